@@ -1,0 +1,35 @@
+"""The recorded truth of the original OMG-Seg, as tests read it.
+
+The files in `fixtures/omg_seg` were produced by running the original classes on small random models. Tests name a file
+without its suffix: `load("tiny_io_a_image")["decoder.mask.4"]`.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+FIXTURES = Path(__file__).parent / "fixtures" / "omg_seg"
+
+
+def path(name: str) -> Path:
+    """The file called `name`, suffix included."""
+    return FIXTURES / name
+
+
+def load(name: str) -> dict[str, Tensor]:
+    """The tensors of `name`.safetensors under their recorded names (booleans are uint8, floats are float32)."""
+    return load_file(path(f"{name}.safetensors"))
+
+
+@cache
+def _text(name: str) -> str:
+    return path(f"{name}.json").read_text(encoding="utf-8")
+
+
+def read_json(name: str) -> Any:
+    """The content of `name`.json, a fresh copy at each call."""
+    return json.loads(_text(name))
