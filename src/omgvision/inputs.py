@@ -52,7 +52,7 @@ class _Entry:
     read: Callable[[], Image.Image]
 
 
-class ImageList(Sequence[NamedImage]):
+class ImageList:
     """The pictures of a source, decoded one at a time when they are asked for.
 
     Attributes:
@@ -67,9 +67,7 @@ class ImageList(Sequence[NamedImage]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __getitem__(self, index):  # pyright: ignore[reportIncompatibleMethodOverride]  (slices are lists themselves)
-        if isinstance(index, slice):
-            return ImageList(self._entries[index], single=False)
+    def __getitem__(self, index: int) -> NamedImage:
         entry = self._entries[index]
         return NamedImage(name=entry.name, image=entry.read())
 

@@ -185,7 +185,7 @@ def test_folder_is_sorted_lazy_and_skips_the_rest(photo, tmp_path):
     assert not images.single
     assert images.names == ["a", "b", "c", "d"]
     assert next(iter(images)).image.size == (6, 4)
-    assert [item.name for item in images[1:3]] == ["b", "c"]
+    assert images[1].name == "b"
     with pytest.raises(UserError):
         list(images)
 
