@@ -1,0 +1,14 @@
+"""Weights of others, converted: original OMG-Seg checkpoints (both directions) and OpenCLIP towers."""
+
+from .omg_seg import convert_omg_seg, to_original_omg_seg
+from .open_clip import VisionTower, convert_open_clip_text, convert_open_clip_vision
+from .report import ConversionReport
+
+__all__ = [
+    "ConversionReport",
+    "VisionTower",
+    "convert_omg_seg",
+    "convert_open_clip_text",
+    "convert_open_clip_vision",
+    "to_original_omg_seg",
+]
