@@ -1,0 +1,88 @@
+"""What every reader shares: checked json, images and label maps from files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def read_annotations(path: str | Path, *, keys: Collection[str]) -> dict[str, Any]:
+    """The json object in `path`, which must have `keys`.
+
+    Raises:
+        ValueError: no such file, not json, or a key is missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"annotations: no such file: {path}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"annotations: {path} is not json ({error})") from error
+    missing = sorted(set(keys) - set(content)) if isinstance(content, dict) else sorted(keys)
+    if missing:
+        raise ValueError(f"annotations: {path} lacks {', '.join(missing)}")
+    return content
+
+
+def check_files_exist(folder: Path, file_names: Collection[str], *, what: str) -> None:
+    """Raises ValueError naming the first of `file_names` that is not in `folder`."""
+    if not folder.is_dir():
+        raise ValueError(f"{what}: no such folder: {folder}")
+    missing = [name for name in file_names if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"{what}: {len(missing)} of {len(file_names)} files are missing, the first: {folder / missing[0]}"
+        )
+
+
+def read_rgb(path: Path, *, size: tuple[int, int] | None = None) -> Tensor:
+    """Decodes to uint8 [3, H, W] (a view of H, W, 3 memory).
+
+    Raises:
+        ValueError: not an image, or not of `size` (height, width).
+    """
+    try:
+        with Image.open(path) as image:
+            pixels = np.array(image.convert("RGB"))
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"image: cannot read {path} ({error})") from error
+    if size is not None and pixels.shape[:2] != size:
+        raise ValueError(f"image: {path} is {pixels.shape[:2]} (height, width), the annotations say {size}")
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def read_label_map(path: Path, *, size: tuple[int, int]) -> np.ndarray:
+    """Integer [H, W] or, from an RGB file, uint8 [H, W, 3]; palette files give their indices.
+
+    Raises:
+        ValueError: not an image, or not of `size` (height, width).
+    """
+    try:
+        with Image.open(path) as image:
+            labels = np.array(image)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"label map: cannot read {path} ({error})") from error
+    if labels.shape[:2] != size:
+        raise ValueError(f"label map: {path} is {labels.shape[:2]} (height, width), its image {size}")
+    return labels
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) from the file's header.
+
+    Raises:
+        ValueError: not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except OSError as error:
+        raise ValueError(f"image: cannot read {path} ({error})") from error

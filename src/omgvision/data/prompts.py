@@ -1,0 +1,217 @@
+"""Clicks and boxes made from target masks, and next clicks made from what a prediction got wrong.
+
+Everything random works on whole stacks of masks at once ([N, h, w] tensors) and takes a generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from .sample import NO_POINT, Prompts
+
+
+def random_points(masks: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """A uniformly drawn pixel of each mask.
+
+    Args:
+        masks: bool [N, h, w], none empty (of an empty mask the result is meaningless).
+        generator: source of randomness, on the masks' device.
+    Returns:
+        float [N, 2], xy of the pixel's centre (column + 0.5, row + 0.5).
+    """
+    # First the row, by how many pixels it has, then the column within the row: two short sums instead of one over h·w.
+    row_ends = masks.sum(2).cumsum(1)
+    drawn = torch.rand(len(masks), 1, generator=generator, device=masks.device)
+    rank = (drawn * row_ends[:, -1:]).long().clamp_(max=(row_ends[:, -1:] - 1).clamp(min=0))
+    rows = (row_ends <= rank).sum(1).clamp_(max=masks.shape[1] - 1)
+    lines = masks[torch.arange(len(masks), device=masks.device), rows]
+    before = torch.where(rows > 0, row_ends.gather(1, (rows - 1).clamp(min=0)[:, None])[:, 0], 0)
+    columns = (lines.cumsum(1) <= (rank[:, 0] - before)[:, None]).sum(1).clamp_(max=masks.shape[2] - 1)
+    return torch.stack([columns, rows], dim=1) + 0.5
+
+
+def central_points(masks: Tensor, *, candidates: int = 8, generator: torch.Generator | None = None) -> Tensor:
+    """A pixel of each mask near its middle: of `candidates` random ones that nearest to the centroid. As `random_points`."""
+    points = torch.stack([random_points(masks, generator=generator) for _ in range(candidates)], dim=1)
+    area = masks.sum((1, 2)).clamp(min=1)
+    xs = torch.arange(masks.shape[2], device=masks.device) + 0.5
+    ys = torch.arange(masks.shape[1], device=masks.device) + 0.5
+    centroid = torch.stack([(masks.sum(1) * xs).sum(1) / area, (masks.sum(2) * ys).sum(1) / area], dim=1)
+    nearest = (points - centroid[:, None]).square().sum(2).argmin(1)
+    return points[torch.arange(len(masks), device=masks.device), nearest]
+
+
+def mask_boxes(masks: Tensor) -> Tensor:
+    """Tight boxes: float [N, 4] xyxy (right and bottom exclusive) of bool [N, h, w]; zeros for an empty mask."""
+    columns, rows = masks.any(1), masks.any(2)
+    first = torch.stack([columns.float().argmax(1), rows.float().argmax(1)], dim=1)
+    last = torch.stack(
+        [columns.shape[1] - columns.flip(1).float().argmax(1), rows.shape[1] - rows.flip(1).float().argmax(1)], dim=1
+    )
+    boxes = torch.cat([first, last], dim=1).float()
+    return boxes * columns.any(1)[:, None]
+
+
+def jitter_boxes(
+    boxes: Tensor, *, size: tuple[int, int], amount: float = 0.1, generator: torch.Generator | None = None
+) -> Tensor:
+    """Moves each side by up to ± `amount` times half the box's extent, independently, and clamps to the image.
+
+    Args:
+        boxes: float [N, 4] xyxy.
+        size: (height, width) of the image.
+        amount: 0.1 imitates a hand-drawn box; the original's noise on its pseudo-boxes is 0.4 · 0.01 = 0.004
+            (facts/omg_seg.md section 3), there on the centre and the extent.
+        generator: source of randomness.
+    """
+    extent = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    noise = torch.rand(boxes.shape, generator=generator, device=boxes.device) * 2 - 1
+    moved = boxes + noise * amount * extent / 2
+    limit = torch.tensor([size[1], size[0]] * 2, dtype=boxes.dtype, device=boxes.device)
+    return torch.minimum(moved.clamp(min=0), limit)
+
+
+def correction_points(
+    predictions: Tensor, targets: Tensor, *, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """The next click of each object: a random pixel of what the prediction got wrong.
+
+    Args:
+        predictions: bool [N, h, w].
+        targets: bool [N, h, w], none empty.
+        generator: source of randomness.
+    Returns:
+        points float [N, 2] (xy, pixel centres) and labels int64 [N]: 1 where the object was missed, 0 where the prediction
+        was too much. A perfect prediction gets a positive click inside the object.
+    """
+    errors = predictions ^ targets
+    perfect = ~errors.flatten(1).any(1)
+    points = random_points(torch.where(perfect[:, None, None], targets, errors), generator=generator)
+    columns, rows = points.long().unbind(1)
+    labels = targets[torch.arange(len(targets), device=targets.device), rows, columns].long()
+    return points, labels
+
+
+def evaluation_click(target: np.ndarray, prediction: np.ndarray | None = None) -> tuple[float, float, int]:
+    """The deterministic click of interactive benchmarks: the pixel of the wrong region that is farthest from its border.
+
+    Missed and surplus pixels are looked at separately, and the one with the greater distance wins, as in the usual
+    number-of-clicks protocol. The image's border counts as border of a region.
+
+    Args:
+        target: bool [h, w], not empty.
+        prediction: bool [h, w]; None before the first click.
+    Returns:
+        x, y (pixel centres) and the label, 1 positive or 0 negative; of a perfect prediction the middle of the target.
+    """
+    missed, surplus = (
+        (target, np.zeros_like(target)) if prediction is None else (target & ~prediction, prediction & ~target)
+    )
+    if not (missed.any() or surplus.any()):
+        missed = target
+    found = []
+    for region, label in ((missed, 1), (surplus, 0)):
+        distance = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+        row, column = np.unravel_index(int(distance.argmax()), distance.shape)
+        found.append((float(distance[row, column]), float(column) + 0.5, float(row) + 0.5, label))
+    _, x, y, label = max(found, key=lambda entry: entry[0])
+    return x, y, label
+
+
+def sample_prompts(
+    mask_labels: Sequence[Tensor],
+    *,
+    number: int,
+    points_per_prompt: int = 1,
+    central_probability: float = 0.5,
+    generator: torch.Generator | None = None,
+) -> Prompts:
+    """First clicks on objects of a batch.
+
+    Args:
+        mask_labels: B tensors, bool [n, H, W].
+        number: N, prompts an image; masks are drawn without repeats until all were taken, then again.
+        points_per_prompt: P; only the first is set, the others are `NO_POINT`, to be filled by `add_clicks`.
+        central_probability: how often a click is near the middle instead of anywhere in the mask.
+        generator: source of randomness.
+    """
+    device = mask_labels[0].device
+    points = torch.zeros((len(mask_labels), number, points_per_prompt, 2), device=device)
+    labels = torch.full((len(mask_labels), number, points_per_prompt), NO_POINT, dtype=torch.int64, device=device)
+    prompt_mask, targets = _choose_targets(mask_labels, number, generator)
+    for image, chosen in enumerate(targets):
+        if len(chosen) == 0:
+            continue
+        anywhere = random_points(chosen, generator=generator)
+        central = central_points(chosen, generator=generator)
+        is_central = torch.rand(number, 1, generator=generator, device=device) < central_probability
+        points[image, :, 0] = torch.where(is_central, central, anywhere)
+        labels[image, :, 0] = 1
+    return Prompts(points=points, point_labels=labels, boxes=None, prompt_mask=prompt_mask, mask_labels=targets)
+
+
+def sample_box_prompts(
+    mask_labels: Sequence[Tensor], *, number: int, amount: float = 0.1, generator: torch.Generator | None = None
+) -> Prompts:
+    """Jittered boxes around objects of a batch; arguments as of `sample_prompts` and `jitter_boxes`."""
+    prompt_mask, targets = _choose_targets(mask_labels, number, generator)
+    boxes = torch.zeros((len(mask_labels), number, 4), device=mask_labels[0].device)
+    for image, chosen in enumerate(targets):
+        if len(chosen):
+            tight = mask_boxes(chosen)
+            boxes[image] = jitter_boxes(
+                tight, size=(chosen.shape[1], chosen.shape[2]), amount=amount, generator=generator
+            )
+    return Prompts(points=None, point_labels=None, boxes=boxes, prompt_mask=prompt_mask, mask_labels=targets)
+
+
+def add_clicks(
+    prompts: Prompts, predictions: Sequence[Tensor], *, place: int, generator: torch.Generator | None = None
+) -> Prompts:
+    """The prompts with one more click each, on what the prediction got wrong.
+
+    Args:
+        prompts: with points.
+        predictions: B tensors, bool [n, H, W], as `prompts.mask_labels`.
+        place: which of the P points to set.
+        generator: source of randomness.
+    """
+    if prompts.points is None or prompts.point_labels is None:
+        raise ValueError("prompts: clicks can be added to point prompts only")
+    points, labels = prompts.points.clone(), prompts.point_labels.clone()
+    for image, (prediction, target) in enumerate(zip(predictions, prompts.mask_labels, strict=True)):
+        if len(target):
+            points[image, :, place], labels[image, :, place] = correction_points(
+                prediction, target, generator=generator
+            )
+    return Prompts(
+        points=points,
+        point_labels=labels,
+        boxes=prompts.boxes,
+        prompt_mask=prompts.prompt_mask,
+        mask_labels=prompts.mask_labels,
+    )
+
+
+def _choose_targets(
+    mask_labels: Sequence[Tensor], number: int, generator: torch.Generator | None
+) -> tuple[Tensor, list[Tensor]]:
+    """Bool [B, number] and, an image, [number, H, W] drawn masks ([0, H, W] without any)."""
+    device = mask_labels[0].device
+    prompt_mask = torch.zeros((len(mask_labels), number), dtype=torch.bool, device=device)
+    targets = []
+    for image, masks in enumerate(mask_labels):
+        masks = masks.bool()
+        masks = masks[masks.flatten(1).any(1)]
+        if len(masks):
+            rounds = -(-number // len(masks))
+            order = [torch.randperm(len(masks), generator=generator, device=device) for _ in range(rounds)]
+            masks = masks[torch.cat(order)[:number]]
+            prompt_mask[image] = True
+        targets.append(masks)
+    return prompt_mask, targets

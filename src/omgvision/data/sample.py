@@ -1,0 +1,132 @@
+"""What a dataset yields and what a training step receives: the one place where target shapes are defined.
+
+Letters: B images, N masks of an image, L layers, H, W height and width, P points of a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NO_POINT = -10
+"""Point label of padding, as in transformers' SAM; 1 is positive, 0 negative."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its segments.
+
+    Masks are kept as layers of label maps instead of N bitmaps: a tenth of the memory, and one nearest-neighbour gather
+    crops and resizes all of them. Segments that overlap lie on different layers, so nothing is lost.
+
+    Attributes:
+        image: uint8 [3, H, W], RGB.
+        segment_layers: int16 [L, H, W]; 0 is nothing, n + 1 is segment n. L is 1 when no two masks overlap.
+        labels: int64 [N], index into `names`; -1 where the class is not known (class-agnostic targets).
+        names: the dataset's vocabulary.
+        things: for each name, whether it is countable.
+        sample_id: unique within the dataset.
+        dataset: the dataset's short name.
+    """
+
+    image: Tensor
+    segment_layers: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+    things: tuple[bool, ...]
+    sample_id: str
+    dataset: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the image in pixels."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+    @property
+    def masks(self) -> Tensor:
+        """Bool [N, H, W], in the order of `labels`."""
+        number = len(self.labels)
+        ids = torch.arange(1, number + 1, dtype=self.segment_layers.dtype).view(-1, 1, 1)
+        masks = torch.zeros((number, *self.size), dtype=torch.bool)
+        for layer in self.segment_layers:
+            masks |= layer == ids
+        return masks
+
+    def areas(self) -> Tensor:
+        """Int64 [N], pixels of each segment."""
+        return torch.bincount(self.segment_layers.flatten().long(), minlength=len(self.labels) + 1)[1:]
+
+    def with_areas_of_at_least(self, pixels: int) -> Sample:
+        """The sample without the segments that are smaller than `pixels`; layers left empty are dropped."""
+        keep = self.areas() >= pixels
+        if bool(keep.all()):
+            return self
+        renumber = torch.zeros(len(keep) + 1, dtype=self.segment_layers.dtype)
+        renumber[1:][keep] = torch.arange(1, int(keep.sum()) + 1, dtype=renumber.dtype)
+        layers = renumber[self.segment_layers.long()]
+        used = layers.flatten(1).any(1)
+        used[0] = True
+        return replace(self, segment_layers=layers[used], labels=self.labels[keep])
+
+
+def layers_from_masks(masks: Sequence[np.ndarray], height: int, width: int) -> Tensor:
+    """Bool [H, W] arrays → int16 [L, H, W] label maps; a mask goes to the first layer where it covers no other."""
+    layers = [np.zeros((height, width), dtype=np.int16)]
+    for number, mask in enumerate(masks, start=1):
+        for layer in layers:
+            if not layer[mask].any():
+                break
+        else:
+            layer = np.zeros((height, width), dtype=np.int16)
+            layers.append(layer)
+        layer[mask] = number
+    return torch.from_numpy(np.stack(layers))
+
+
+@dataclass
+class Prompts:
+    """Clicks or boxes, one prompt a target mask; coordinates are xy pixels of the network input.
+
+    Attributes:
+        points: float [B, N, P, 2] or None.
+        point_labels: int64 [B, N, P]: 1 positive, 0 negative, `NO_POINT` padding; None without points.
+        boxes: float [B, N, 4] xyxy or None.
+        prompt_mask: bool [B, N], which prompts are real (an image without masks has none).
+        mask_labels: B tensors, bool [n, H, W]: the target of each real prompt, in order.
+    """
+
+    points: Tensor | None
+    point_labels: Tensor | None
+    boxes: Tensor | None
+    prompt_mask: Tensor
+    mask_labels: list[Tensor]
+
+
+@dataclass
+class Batch:
+    """Samples of one dataset on a common canvas.
+
+    Attributes:
+        pixel_values: float32 [B, 3, H, W], normalised; padding (right, bottom) is 0.
+        pixel_mask: bool [B, H, W], true on the image.
+        mask_labels: B tensors, bool [n, H, W] on the canvas.
+        class_labels: B tensors, int64 [n], index into `names`, -1 class-agnostic.
+        names, things: the vocabulary of the dataset.
+        sample_ids: of the B samples.
+        dataset: short name of the dataset.
+        prompts: optional, see `Prompts`.
+    """
+
+    pixel_values: Tensor
+    pixel_mask: Tensor
+    mask_labels: list[Tensor]
+    class_labels: list[Tensor]
+    names: tuple[str, ...]
+    things: tuple[bool, ...]
+    sample_ids: tuple[str, ...]
+    dataset: str
+    prompts: Prompts | None = None

@@ -1,0 +1,178 @@
+"""Augmentations of a Sample, called explicitly with a seeded generator. Pixels and label maps get the same geometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .sample import Sample
+
+IMAGE_MEAN = (123.675, 116.28, 103.53)
+IMAGE_STD = (58.395, 57.12, 57.375)
+
+# Rec. 601 luma weights, and the YIQ chroma axes in which turning the hue is a rotation.
+_LUMA = np.array([0.299, 0.587, 0.114])
+_RGB_TO_YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+_YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
+
+
+def resize(sample: Sample, *, size: tuple[int, int], antialias: bool = False) -> Sample:
+    """Scales to `size` (height, width): bilinear for pixels, nearest (at pixel centres) for label maps."""
+    return replace(
+        sample,
+        image=_resize_pixels(sample.image, size, antialias),
+        segment_layers=_resize_layers(sample.segment_layers, size),
+    )
+
+
+def resize_to_longest_edge(sample: Sample, *, longest_edge: int, antialias: bool = False) -> Sample:
+    """Scales, keeping the aspect ratio, so that the longer side has `longest_edge` pixels."""
+    height, width = sample.size
+    factor = longest_edge / max(height, width)
+    size = (max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5)))
+    return resize(sample, size=size, antialias=antialias)
+
+
+def horizontal_flip(sample: Sample) -> Sample:
+    """Left becomes right."""
+    return replace(sample, image=sample.image.flip(-1), segment_layers=sample.segment_layers.flip(-1))
+
+
+def large_scale_jitter(
+    sample: Sample,
+    generator: np.random.Generator,
+    *,
+    size: tuple[int, int],
+    scale: tuple[float, float] = (0.8, 2.0),
+    aspect: float = 1.0,
+    antialias: bool | None = None,
+) -> Sample:
+    """Scales at random, then crops to `size`; where the image is smaller, the rest is mean colour and no segment.
+
+    Args:
+        sample: of any size.
+        generator: source of randomness.
+        size: (height, width) of the result.
+        scale: range of the factor (log-uniform) over the scale at which the image just fits into `size`.
+        aspect: the width is stretched by a factor up to this, or squeezed as much (log-uniform); 1 keeps the aspect ratio.
+        antialias: low-pass before shrinking; None tosses a coin, as photographs reach a model either way.
+    """
+    height, width = sample.size
+    factor = min(size[0] / height, size[1] / width) * np.exp(generator.uniform(*np.log(scale)))
+    stretch = np.exp(generator.uniform(-0.5, 0.5) * np.log(aspect))
+    rows, target_rows = _crop_span(height, size[0], factor / stretch, generator)
+    columns, target_columns = _crop_span(width, size[1], factor * stretch, generator)
+    if antialias is None:
+        antialias = bool(generator.random() < 0.5)
+    inner = (target_rows.stop - target_rows.start, target_columns.stop - target_columns.start)
+    pixels = _resize_pixels(sample.image[:, rows, columns], inner, antialias)
+    layers = _resize_layers(sample.segment_layers[:, rows, columns], inner)
+    if inner == size:
+        return replace(sample, image=pixels, segment_layers=layers)
+    image = torch.tensor(IMAGE_MEAN).round().to(torch.uint8).repeat(*size, 1).permute(2, 0, 1)
+    image[:, target_rows, target_columns] = pixels
+    segment_layers = torch.zeros((len(layers), *size), dtype=layers.dtype)
+    segment_layers[:, target_rows, target_columns] = layers
+    return replace(sample, image=image, segment_layers=segment_layers)
+
+
+def colour_jitter(
+    sample: Sample,
+    generator: np.random.Generator,
+    *,
+    brightness: float = 0.3,
+    contrast: float = 0.3,
+    saturation: float = 0.3,
+    hue: float = 0.05,
+    grey_probability: float = 0.0,
+) -> Sample:
+    """Random brightness, contrast, saturation and hue, as one affine map of the colours.
+
+    Args:
+        sample: its segments stay as they are.
+        generator: source of randomness.
+        brightness, contrast, saturation: each factor is uniform in 1 ± this.
+        hue: the hue turns by up to ± this, in turns.
+        grey_probability: how often all colour is taken away.
+    """
+    bright, contrasted, saturated = (
+        1 + generator.uniform(-1, 1) * amount for amount in (brightness, contrast, saturation)
+    )
+    angle = 2 * np.pi * generator.uniform(-hue, hue)
+    if generator.random() < grey_probability:
+        saturated = 0.0
+    turn = saturated * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    chroma = np.eye(3)
+    chroma[1:, 1:] = turn
+    matrix = bright * contrasted * (_YIQ_TO_RGB @ chroma @ _RGB_TO_YIQ)
+    pixels = sample.image.permute(1, 2, 0).to(torch.float32)
+    mean_luma = float(pixels.mean((0, 1)).numpy() @ _LUMA)
+    offset = bright * (1 - contrasted) * mean_luma + 0.5  # half a level: the conversion to uint8 cuts off
+    mapped = pixels @ torch.from_numpy(matrix.T).to(torch.float32)
+    return replace(sample, image=mapped.add_(offset).clamp_(0, 255).to(torch.uint8).permute(2, 0, 1))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The usual training augmentation: scale jitter and crop, flip, colours, small remains dropped.
+
+    Attributes:
+        size: (height, width) of the result.
+        scale, aspect: see `large_scale_jitter`.
+        flip_probability, colour_probability: how often each is applied.
+        grey_probability: how often, of the coloured ones, all colour is taken away.
+        min_area: segments of fewer pixels after the crop are dropped.
+    """
+
+    size: tuple[int, int] = (256, 256)
+    scale: tuple[float, float] = (0.8, 2.0)
+    aspect: float = 1.2
+    flip_probability: float = 0.5
+    colour_probability: float = 0.8
+    grey_probability: float = 0.05
+    min_area: int = 16
+
+    def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        sample = large_scale_jitter(sample, generator, size=self.size, scale=self.scale, aspect=self.aspect)
+        if generator.random() < self.flip_probability:
+            sample = horizontal_flip(sample)
+        if generator.random() < self.colour_probability:
+            sample = colour_jitter(sample, generator, grey_probability=self.grey_probability)
+        return sample.with_areas_of_at_least(self.min_area)
+
+
+def normalise(image: Tensor) -> Tensor:
+    """uint8 [3, H, W] → float32, mean and deviation of facts/ImageNet in 0..255."""
+    mean = torch.tensor(IMAGE_MEAN).view(3, 1, 1)
+    std = torch.tensor(IMAGE_STD).view(3, 1, 1)
+    return (image.to(torch.float32) - mean) / std
+
+
+def _crop_span(length: int, target: int, factor: float, generator: np.random.Generator) -> tuple[slice, slice]:
+    """Where a window of `target` pixels lies on one axis scaled by `factor`: (slice of the source, slice of the target)."""
+    window = max(1, round(target / factor))
+    if window <= length:
+        start = int(generator.integers(0, length - window + 1))
+        return slice(start, start + window), slice(0, target)
+    inner = min(target, max(1, round(length * factor)))
+    start = int(generator.integers(0, target - inner + 1))
+    return slice(0, length), slice(start, start + inner)
+
+
+def _resize_pixels(image: Tensor, size: tuple[int, int], antialias: bool) -> Tensor:
+    if image.shape[-2:] == size:
+        return image
+    return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=antialias)[0]
+
+
+def _resize_layers(layers: Tensor, size: tuple[int, int]) -> Tensor:
+    height, width = layers.shape[-2:]
+    if (height, width) == size:
+        return layers
+    rows = ((torch.arange(size[0]) + 0.5) * (height / size[0])).long().clamp_(max=height - 1)
+    columns = ((torch.arange(size[1]) + 0.5) * (width / size[1])).long().clamp_(max=width - 1)
+    return layers[:, rows][:, :, columns]
