@@ -1,0 +1,200 @@
+"""What a training run is: one frozen, typed value. A recipe is a function that returns it.
+
+`override` changes fields from `key=value` strings, so that a command line reaches every number without a flag of its
+own, and refuses what does not exist or does not fit.
+"""
+
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the run at one resolution.
+
+    Attributes:
+        size: Height and width of the training canvas in pixels.
+        batch_size: Images a process draws for one micro-batch.
+        share: Part of the whole run; the shares of all stages add up to one.
+    """
+
+    size: tuple[int, int]
+    batch_size: int
+    share: float
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW and the course of its learning rate.
+
+    Attributes:
+        learning_rate: Peak rate.
+        weight_decay: On matrices of linear and convolution layers alone.
+        backbone_factor, text_factor: Multipliers of the rate for `backbone` and `text_model`.
+        clip_norm: Largest norm of the whole gradient.
+        schedule: `cosine` falls to `final_factor` at the end; `steps` multiplies by 0.1 at each of `milestones`, as the
+            original does.
+        warmup_steps: Steps in which the rate rises linearly from a thousandth.
+        milestones: Shares of the run, for `steps`.
+    """
+
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    backbone_factor: float = 0.1
+    text_factor: float = 1.0
+    clip_norm: float = 0.01
+    schedule: Literal["cosine", "steps"] = "cosine"
+    warmup_steps: int = 500
+    final_factor: float = 0.01
+    milestones: tuple[float, ...] = (2 / 3, 11 / 12)
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """What one step asks of the model beside the object queries.
+
+    Attributes:
+        prompt_weight: Factor of the prompt losses; 0 leaves the prompts out.
+        points, boxes: Clicks and boxes an image.
+        refinement_rounds: Corrections after the first click, each on the remaining error.
+        max_classes: Class names encoded a step: those of the batch and a random choice of the others.
+        prompts_only: Data sets whose images show more than is annotated, so that unmatched object queries must not be
+            taught to see nothing; they train the prompts alone.
+    """
+
+    prompt_weight: float = 1.0
+    points: int = 8
+    boxes: int = 4
+    refinement_rounds: int = 1
+    max_classes: int = 160
+    prompts_only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run. Field order is the order of thought: what, from what, how long, how.
+
+    Attributes:
+        name: Name of the recipe and of the weights that it makes.
+        data: Folder that holds the data sets.
+        out: Folder of the run: `checkpoint.pt`, `log.jsonl`, `weights/`.
+        steps: Optimizer steps of the whole run.
+        minutes: When given, the run follows the clock instead of `steps`: schedule and stages advance by the elapsed
+            share of this budget. Such a run can be resumed, but not be repeated bit for bit.
+        stages: Resolutions, in order.
+        accumulation: Micro-batches an optimizer step.
+        ema_decay: Of the averaged weights that are evaluated and exported.
+        precision: `bf16` runs the forward pass under autocast.
+        workers: Processes that prepare batches; 0 prepares them in the loop.
+        log_every, checkpoint_every, evaluate_every: In steps; 0 means never.
+        seed: Decides initial weights, order and augmentation of the data, and every draw of the losses.
+    """
+
+    name: str
+    data: Path
+    out: Path
+    steps: int
+    stages: tuple[Stage, ...]
+    minutes: float | None = None
+    accumulation: int = 1
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    ema_decay: float = 0.999
+    precision: Literal["fp32", "bf16"] = "fp32"
+    workers: int = 1
+    log_every: int = 20
+    checkpoint_every: int = 500
+    evaluate_every: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        total = sum(stage.share for stage in self.stages)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"stages: expected shares that add up to 1, got {total:g}")
+        if self.steps < 1:
+            raise ValueError(f"steps: expected at least 1, got {self.steps}")
+        if self.minutes is not None and self.minutes <= 0:
+            raise ValueError(f"minutes: expected a positive number, got {self.minutes:g}")
+
+    def stage_at(self, share: float) -> int:
+        """Index of the stage that `share` (0 at the start, 1 at the end) falls into."""
+        reached = 0.0
+        for index, stage in enumerate(self.stages[:-1]):
+            reached += stage.share
+            if share < reached - 1e-9:
+                return index
+        return len(self.stages) - 1
+
+
+def override(recipe: T, changes: Mapping[str, str]) -> T:
+    """A copy of a (nested) dataclass with fields replaced by parsed strings.
+
+    Args:
+        recipe: Any dataclass instance.
+        changes: Dotted field name → text, for example `{"optimizer.learning_rate": "3e-4", "steps": "100"}`.
+
+    Raises:
+        ValueError: A name that does not exist (near names are listed) or a text that is not of the field's type.
+    """
+    for key, text in changes.items():
+        recipe = _override_one(recipe, key.split("."), text, key)
+    return recipe
+
+
+def _override_one(value: Any, path: list[str], text: str, key: str) -> Any:
+    if not is_dataclass(value) or isinstance(value, type):
+        raise ValueError(f"{key}: {key.rsplit('.', len(path))[0]} has no fields of its own")
+    hints = typing.get_type_hints(type(value))
+    name = path[0]
+    if name not in {item.name for item in fields(value)}:
+        known = sorted(item.name for item in fields(value))
+        near = difflib.get_close_matches(name, known, n=3) or known
+        raise ValueError(f"{key}: no such setting; near names: {', '.join(near)}")
+    current = value.__dict__[name]
+    if len(path) > 1:
+        return replace(value, **{name: _override_one(current, path[1:], text, key)})
+    if is_dataclass(current):
+        inner = ", ".join(item.name for item in fields(current))
+        raise ValueError(f"{key}: expected one of its fields ({key}.NAME=…): {inner}")
+    return replace(value, **{name: _parse(hints[name], text, key)})
+
+
+def _parse(kind: Any, text: str, key: str) -> Any:
+    """`text` as a value of the type `kind`."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        options = [option for option in typing.get_args(kind) if option is not type(None)]
+        if text.lower() in ("none", "null", ""):
+            return None
+        return _parse(options[0], text, key)
+    if origin is Literal:
+        allowed = typing.get_args(kind)
+        if text not in [str(option) for option in allowed]:
+            raise ValueError(f"{key}: expected one of {', '.join(map(str, allowed))}, got {text!r}")
+        return next(option for option in allowed if str(option) == text)
+    if origin is tuple:
+        inner = typing.get_args(kind)
+        parts = [part for part in text.split(",") if part.strip()]
+        kinds = [inner[0]] * len(parts) if inner[-1] is Ellipsis else list(inner)
+        if len(kinds) != len(parts):
+            raise ValueError(f"{key}: expected {len(kinds)} values separated by commas, got {text!r}")
+        return tuple(_parse(one, part.strip(), key) for one, part in zip(kinds, parts, strict=True))
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{key}: expected true or false, got {text!r}")
+        return text.lower() == "true"
+    if kind in (int, float, str, Path):
+        try:
+            return kind(text)
+        except ValueError:
+            wanted = {"int": "a whole number", "float": "a number"}[kind.__name__]
+            raise ValueError(f"{key}: expected {wanted}, got {text!r}") from None
+    raise ValueError(f"{key}: cannot be set from the command line; write a recipe in Python instead")
