@@ -1,0 +1,1 @@
+"""OMG-Seg as Hugging Face classes."""

@@ -1,0 +1,246 @@
+"""Prompts as queries: points, boxes and masks.
+
+Letters: B pictures, N prompts, P points of one prompt, C width, H×W the padded network input, h×w its stride-4 grid.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .mask_decoder_omg_seg import AttentionRegion
+from .position_omg_seg import box_position
+
+POINT_HALF_SIZE = 3.0
+"""Half the side, in pixels, of the box that stands for a point (the original's pseudo box)."""
+
+PADDING_LABEL = -10
+"""Label of a padded point, as in transformers' SAM."""
+
+
+@dataclass
+class PromptQueries:
+    """Queries made from prompts, in the order points, boxes, masks.
+
+    Attributes:
+        features, positions: [B, N, C].
+        region: Where mask prompts look; None without mask prompts.
+        first_mask_logits: [B, N, T, h, w] that the first layer looks at; NaN where a prompt brings none.
+    """
+
+    features: Tensor
+    positions: Tensor
+    region: AttentionRegion | None
+    first_mask_logits: Tensor | None
+
+
+def region_centers(masks: Tensor) -> Tensor:
+    """The pixel of each mask that is farthest from its border.
+
+    The distance is the smooth approximation of Pham et al. ("Fast and accurate convolutional distance transform",
+    2021; 3×3 kernel, h = 0.35) that the original takes from kornia; the first maximum counts.
+
+    Args:
+        masks: [N, H, W] bool.
+
+    Returns:
+        [N, 2] xy in pixels; (0, 0) for an empty mask.
+    """
+    centers = torch.zeros(len(masks), 2, device=masks.device)
+    for index, mask in enumerate(masks):
+        rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        if not len(rows):
+            continue
+        top, left = int(rows[0]), int(columns[0])
+        distance = _distance_to_background(mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1])
+        best = int(distance.argmax())
+        centers[index, 0] = left + best % distance.shape[1]
+        centers[index, 1] = top + best // distance.shape[1]
+    return centers
+
+
+def _distance_to_background(mask: Tensor) -> Tensor:
+    """[H, W] bool → [H, W] float; everything outside of the array is background."""
+    smoothness = 0.35
+    steps = torch.arange(-1.0, 2.0, device=mask.device)
+    kernel = torch.exp(-torch.hypot(steps[:, None], steps[None]) / smoothness)[None, None]
+    reached = F.pad((~mask).float(), (1, 1, 1, 1), value=1.0)[None, None]
+    distance = torch.zeros_like(reached)
+    for step in range(max(reached.shape[-2:])):
+        spread = F.conv2d(F.pad(reached, (1, 1, 1, 1), mode="replicate"), kernel)
+        front = torch.nan_to_num(-smoothness * torch.log(spread), posinf=0.0)
+        new = front > 0
+        if not new.any():
+            break
+        distance = torch.where(new, distance + step + front, distance)
+        reached = torch.where(new, torch.ones_like(reached), reached)
+    return distance[0, 0, 1:-1, 1:-1]
+
+
+class PointRefinement(nn.Module):
+    """What several points and the previous mask say about one object.
+
+    Each point contributes the mask feature under it, by one projection for positive and one for negative points; the
+    contributions of a kind are averaged. A previous mask contributes the mean mask feature inside of it. All is added
+    to the initial query feature, so that a first click already knows the colour and texture that it hit.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.positive = nn.Linear(width, width)
+        self.negative = nn.Linear(width, width)
+        self.previous = nn.Linear(width, width)
+
+    def forward(
+        self, points: Tensor, labels: Tensor, mask_features: Tensor, canvas: Tensor, previous: Tensor | None
+    ) -> Tensor:
+        """What to add to the initial query features.
+
+        Args:
+            points: [B, N, P, 2] xy pixels of the network input; labels [B, N, P] 1, 0 or padding.
+            mask_features: [B, C, h, w].
+            canvas: (W, H) of the network input.
+            previous: [B, N, h, w] logits; NaN where a prompt has none.
+
+        Returns:
+            [B, N, C].
+        """
+        grid = 2 * points / canvas - 1
+        sampled = F.grid_sample(
+            mask_features.float(), grid.flatten(1, 2)[:, None].float(), align_corners=False, padding_mode="border"
+        )
+        sampled = self.norm(sampled[:, :, 0].transpose(1, 2).unflatten(1, labels.shape[1:]).to(mask_features.dtype))
+        added = sampled.new_zeros(())
+        for label, projection in ((1, self.positive), (0, self.negative)):
+            chosen = (labels == label)[..., None].to(sampled.dtype)
+            added = added + (projection(sampled) * chosen).sum(2) / chosen.sum(2).clamp_min(1)
+        if previous is not None:
+            inside = (previous > 0).flatten(2).to(sampled.dtype)
+            count = inside.sum(-1, keepdim=True)
+            pooled = torch.bmm(inside / count.clamp_min(1), mask_features.flatten(2).transpose(1, 2))
+            added = added + self.previous(self.norm(pooled)) * (count > 0)
+        return added
+
+
+class PromptEncoder(nn.Module):
+    """Prompts → initial queries.
+
+    A point is a box of six pixels. Several points of one object span the box of its positive points; with
+    ``point_refinement`` the points, positive and negative, and the previous mask also speak through
+    :class:`PointRefinement`, and the first layer looks where the previous mask was. Without it (converted checkpoints)
+    negative points remove a disk-free hint only through that previous mask.
+
+    Args:
+        width: C.
+        box_prompt_index: Row of ``prompt_embed`` for boxes.
+        point_refinement: Whether the parameters of :class:`PointRefinement` exist.
+    """
+
+    def __init__(self, width: int, *, box_prompt_index: int, point_refinement: bool):
+        super().__init__()
+        self.box_prompt_index = box_prompt_index
+        self.mask_token = nn.Parameter(torch.empty(1, width))
+        self.prompt_embed = nn.Parameter(torch.empty(2, width))
+        self.position_projection = nn.Linear(2 * width, width)
+        self.refinement = PointRefinement(width) if point_refinement else None
+
+    def forward(
+        self,
+        *,
+        image_sizes: Tensor,
+        canvas_size: tuple[int, int],
+        mask_features: Tensor,
+        points: Tensor | None = None,
+        labels: Tensor | None = None,
+        boxes: Tensor | None = None,
+        masks: Tensor | None = None,
+        previous_mask_logits: Tensor | None = None,
+    ) -> PromptQueries:
+        """Encodes the prompts of a batch of pictures.
+
+        Args:
+            image_sizes: [B, 2] unpadded (height, width).
+            canvas_size: Padded (H, W).
+            mask_features: [B, C, 1, h, w].
+            points: [B, N, P, 2] xy pixels; labels: [B, N, P] (None: all positive).
+            boxes: [B, N, 4] xyxy pixels.
+            masks: [B, N, H, W] bool.
+            previous_mask_logits: [B, N, h, w] for the point prompts; NaN where a prompt has none.
+
+        Raises:
+            ValueError: When no prompt is given.
+        """
+        rectangles, features, regions = [], [], []
+        first_mask_logits = None
+        # The six pixels keep their place in the trained distribution only with their own embedding (index 0).
+        start = self.mask_token + self.prompt_embed
+        if points is not None:
+            if labels is None:
+                labels = torch.ones(points.shape[:3], dtype=torch.long, device=points.device)
+            rectangles.append(self._span(points, labels))
+            feature = start[0].expand(*points.shape[:2], -1)
+            if self.refinement is not None:
+                canvas = points.new_tensor((canvas_size[1], canvas_size[0]))
+                feature = feature + self.refinement(
+                    points, labels, mask_features[:, :, 0], canvas, previous_mask_logits
+                )
+            features.append(feature)
+        if boxes is not None:
+            rectangles.append(boxes)
+            features.append(start[self.box_prompt_index].expand(*boxes.shape[:2], -1))
+        if masks is not None:
+            centers = torch.stack([region_centers(mask) for mask in masks.bool()])
+            rectangles.append(torch.cat((centers - POINT_HALF_SIZE, centers + POINT_HALF_SIZE), dim=-1))
+            features.append(start[0].expand(*masks.shape[:2], -1))
+            regions.append(masks.bool())
+        if not rectangles:
+            raise ValueError("prompts: expected points, boxes or masks, got none")
+
+        count = sum(rectangle.shape[1] for rectangle in rectangles)
+        if previous_mask_logits is not None:
+            missing = count - previous_mask_logits.shape[1]
+            first_mask_logits = F.pad(previous_mask_logits, (0, 0, 0, 0, 0, missing), value=math.nan)[:, :, None]
+        positions = self._positions(torch.cat(rectangles, dim=1).to(start.dtype), image_sizes)
+        return PromptQueries(
+            features=torch.cat(features, dim=1),
+            positions=positions,
+            region=self._region(regions[0], count) if regions else None,
+            first_mask_logits=first_mask_logits,
+        )
+
+    @staticmethod
+    def _span(points: Tensor, labels: Tensor) -> Tensor:
+        """Box around the positive points (all real points where none is positive), half a point's side larger."""
+        positive = labels == 1
+        chosen = torch.where(positive.any(-1, keepdim=True), positive, labels != PADDING_LABEL)[..., None]
+        low = points.masked_fill(~chosen, math.inf).amin(2) - POINT_HALF_SIZE
+        high = points.masked_fill(~chosen, -math.inf).amax(2) + POINT_HALF_SIZE
+        # A prompt of padding alone has no box; its query is masked out later but must stay finite.
+        real = chosen.any(2)
+        return torch.cat((low.where(real, torch.zeros_like(low)), high.where(real, torch.ones_like(high))), dim=-1)
+
+    def _positions(self, rectangles: Tensor, image_sizes: Tensor) -> Tensor:
+        """[B, N, 4] xyxy pixels → [B, N, C]."""
+        scale = image_sizes.flip(-1).to(rectangles.dtype).repeat(1, 2)[:, None]
+        low, high = (rectangles / scale).chunk(2, dim=-1)
+        box = torch.cat(((low + high) / 2, high - low), dim=-1)
+        # inverse sigmoid and sigmoid again, as the original: numbers outside of [1e-5, 1 - 1e-5] are clamped.
+        box = box.clamp(0, 1)
+        box = torch.log(box.clamp_min(1e-5) / (1 - box).clamp_min(1e-5)).sigmoid()
+        width = self.mask_token.shape[-1]
+        return self.position_projection(box_position(box, width // 2).to(rectangles.dtype))
+
+    @staticmethod
+    def _region(masks: Tensor, count: int) -> AttentionRegion:
+        """Only the last prompts, the masks, are limited."""
+        free = count - masks.shape[1]
+        inside = F.pad(masks, (0, 0, 0, 0, free, 0), value=True)[:, :, None]
+        replaces = torch.zeros(inside.shape[:2], dtype=torch.bool, device=masks.device)
+        replaces[:, free:] = True
+        return AttentionRegion(inside=inside, replaces_prediction=replaces)
+
+
+__all__ = ["PADDING_LABEL", "PromptEncoder", "PromptQueries", "region_centers"]
