@@ -183,7 +183,7 @@ def _clip_head(converted: Mapping[str, Tensor]) -> str | None:
 def _merge_backbone(backbone: ClipConvNextConfig, overrides: Mapping[str, Any] | None) -> ClipConvNextConfig:
     if overrides is None:
         return backbone
-    found = {"hidden_sizes": list(backbone.hidden_sizes), "depths": list(backbone.depths)}
+    found: dict[str, Any] = {"hidden_sizes": list(backbone.hidden_sizes), "depths": list(backbone.depths)}
     check_fields(overrides, ClipConvNextConfig, found)
     return ClipConvNextConfig(**(found | {"layer_norm_eps": backbone.layer_norm_eps} | dict(overrides)))
 

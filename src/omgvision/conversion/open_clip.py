@@ -172,14 +172,14 @@ def has_image_tower(state: Mapping[str, Any]) -> bool:
 def read_text_tower(
     state: Mapping[str, Tensor], config: Mapping[str, Any] | None = None, *, prefix: str = ""
 ) -> tuple[CLIPTextConfig, dict[str, Tensor], ConversionReport]:
-    """As :func:`convert_open_clip_text`, with a prefix for our names and the report (image towers are not its matter)."""
+    """As :func:`convert_open_clip_text`, with a prefix for our names and the report (without image towers)."""
     kind = "an OpenCLIP text tower"
     layout = next((each for each in _TEXT_LAYOUTS if f"{each.tokens}.weight" in state), None)
     if layout is None:
         names = " or ".join(f"{each.tokens}.weight" for each in _TEXT_LAYOUTS)
         raise UserError(f"not {kind}: expected the key {names}, got {len(state)} keys without")
     vocab_size, width = shape(state, f"{layout.tokens}.weight", kind=kind, ndim=2)
-    found = {
+    found: dict[str, Any] = {
         "vocab_size": vocab_size,
         "hidden_size": width,
         "intermediate_size": shape(state, f"{layout.blocks}.0.mlp.c_fc.weight", kind=kind, ndim=2)[0],
@@ -194,7 +194,7 @@ def read_text_tower(
             f"num_attention_heads: expected a text width that heads of {HEAD_WIDTH} divide, got {width}; "
             "give num_attention_heads in the config"
         )
-    defaults = {
+    defaults: dict[str, Any] = {
         "num_attention_heads": width // HEAD_WIDTH,
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-5,

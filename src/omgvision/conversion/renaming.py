@@ -1,7 +1,7 @@
 """One engine for every foreign layout: an ordered table of rules, read forwards to convert and backwards to restore.
 
-A rule is a pair of templates in which ``{}`` stands for a number and ``*`` for ``weight`` or ``bias``, in the same order
-on both sides. A rule with several targets splits the rows of a packed tensor into equal parts.
+A rule is a pair of templates in which ``{}`` stands for a number and ``*`` for ``weight`` or ``bias``, in one order on
+both sides. A rule with several targets splits the rows of a packed tensor into equal parts.
 """
 
 import re
@@ -27,7 +27,7 @@ def _fill(template: str, values: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True)
 class Rule:
-    """``source`` in a foreign checkpoint is ``targets`` in ours; ``transpose`` where the two multiply from other sides."""
+    """``source`` in a foreign checkpoint is ``targets`` in ours; ``transpose`` where both multiply from other sides."""
 
     source: str
     targets: tuple[str, ...]
@@ -48,7 +48,7 @@ def rule(source: str, *targets: str, transpose: bool = False) -> Rule:
 
 @dataclass
 class Renamed:
-    """What a table made of a state dict: the new ``state``, and which of the old keys it used and which it did not know."""
+    """What a table made of a state dict: the new ``state``, the old keys that it used and those it did not know."""
 
     state: dict[str, Tensor] = field(default_factory=dict)
     matched: list[str] = field(default_factory=list)

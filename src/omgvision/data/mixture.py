@@ -1,10 +1,9 @@
-"""Several datasets in one training run: a batch comes from one dataset, and step n is the same batch whenever it is asked for."""
+"""Several datasets in one training run: a batch comes from one of them, and step n is the same whenever it is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,17 +11,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from .collate import collate
-from .sample import Batch, Sample
+from .sample import Batch, Sample, SampleDataset
 
 _BLOCK = 1024  # steps whose datasets are drawn at once
-
-
-class SampleDataset(Protocol):
-    """What every reader is."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 class InMemory:
@@ -59,7 +50,7 @@ class Source:
 class Mixture:
     """An endless, resumable sequence of batches.
 
-    The dataset of each step is drawn by weight; each dataset is walked in seeded permutations, every sample once an epoch.
+    The dataset of each step is drawn by weight; each is walked in seeded permutations, every sample once an epoch.
     """
 
     def __init__(self, sources: Sequence[Source], *, batch_size: int, seed: int = 0) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -71,6 +72,14 @@ class Sample:
         used = layers.flatten(1).any(1)
         used[0] = True
         return replace(self, segment_layers=layers[used], labels=self.labels[keep])
+
+
+class SampleDataset(Protocol):
+    """What every reader is."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 def layers_from_masks(masks: Sequence[np.ndarray], height: int, width: int) -> Tensor:

@@ -32,7 +32,7 @@ _Texture = Callable[[int, int, np.random.Generator], np.ndarray]
 
 
 def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # Folded into one of ten equal wedges, the outline is a straight line from a tip (radius 1) to a notch (radius 0.45).
+    # Folded into one of ten equal wedges, the outline is a straight line from a tip (radius 1) to a notch (0.45).
     wedge = np.pi / 5
     angle = np.abs(np.mod(np.arctan2(y, x) + wedge, 2 * wedge) - wedge)
     radius = np.hypot(x, y)
@@ -355,7 +355,7 @@ def _render_object(
     height, width = segments.shape
     radius = min(height, width) * np.exp(generator.uniform(np.log(0.07), np.log(0.3)))
     centre_y, centre_x = generator.uniform(0.05, 0.95) * height, generator.uniform(0.05, 0.95) * width
-    angle, squeeze = generator.uniform(0, 2 * np.pi), generator.uniform(0.8, 1.25)
+    angle, squeeze = generator.uniform(0, 2 * np.pi), generator.uniform(0.93, 1.07)
     shadow = int(radius * generator.uniform(0.05, 0.2)) + 1 if generator.random() < 0.5 else 0
     reach = int(radius * 1.3) + 1
     top, bottom = max(0, int(centre_y) - reach), min(height, int(centre_y) + reach + shadow)

@@ -271,10 +271,8 @@ def numbered_batches(source: BatchSource, run: Run) -> Iterator[tuple[int, Train
             prefetch_factor=4 if recipe.workers else None,
             worker_init_fn=leave_signals_to_parent,
         )
-        taken = 0
-        for batch in loader:
-            yield first + taken * stride, batch
-            taken += 1
+        for taken, batch in enumerate(loader, start=1):
+            yield first + (taken - 1) * stride, batch
             # A stage ends between optimizer steps only.
             if taken % recipe.accumulation == 0 and (run.finished or recipe.stage_at(run.share) != current):
                 break

@@ -135,13 +135,16 @@ class ClipConvNextBackbone(BackboneMixin, PreTrainedModel):
 
 
 class MlpClipHead(nn.Module):
-    """Pooled backbone features [..., C] → CLIP space [..., D]: norm, Linear, GELU, Linear without bias."""
+    """Pooled backbone features [..., C] → CLIP space [..., D]: norm, Linear, GELU, Linear without bias.
+
+    The hidden width is 2·D, as in every OpenCLIP ConvNeXt with this head.
+    """
 
     def __init__(self, channels: int, embedding_dim: int, *, layer_norm_eps: float):
         super().__init__()
         self.norm = nn.LayerNorm(channels, eps=layer_norm_eps)
-        self.fc1 = nn.Linear(channels, channels)
-        self.fc2 = nn.Linear(channels, embedding_dim, bias=False)
+        self.fc1 = nn.Linear(channels, 2 * embedding_dim)
+        self.fc2 = nn.Linear(2 * embedding_dim, embedding_dim, bias=False)
 
     def forward(self, pooled: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(self.norm(pooled))))
