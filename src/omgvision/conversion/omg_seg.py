@@ -17,6 +17,7 @@ from .open_clip import (
     VISION_STAGES,
     has_image_tower,
     has_text_tower,
+    leftovers,
     open_clip_vision_rules,
     read_convnext,
     read_text_tower,
@@ -143,13 +144,21 @@ def read_omg_seg(
         tower = rename(image_tower, open_clip_vision_rules(backbone="model.backbone.", clip_head="clip_head."))
         converted |= tower.state
         report = report.merge(ConversionReport(matched=tower.matched, unexpected=tower.unmatched))
+    elif companion:
+        raise UserError(
+            f"backbone: expected an OpenCLIP checkpoint with visual.trunk.* keys, got {len(companion)} keys "
+            f"({', '.join(list(companion)[:3])} …)"
+        )
     else:
         raise UserError(
             "this OMG-Seg checkpoint has no backbone.* keys (the published one leaves the frozen backbone out): "
             "give the OpenCLIP file of the backbone as well, such as open_clip_pytorch_model.bin of "
             "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup"
         )
-    found["clip_head"] = _clip_head(converted)
+    _check_widths(state, converted, backbone, found["embedding_dim"])
+    found["clip_head"] = "mlp" if "clip_head.fc2.weight" in converted else None
+    if "clip_head.proj.weight" in converted:
+        found["clip_head"] = "linear"
 
     text_overrides = overrides.pop("text_config", None)
     if has_text_tower(companion):
@@ -164,20 +173,13 @@ def read_omg_seg(
         report = report.merge(text_report)
     else:
         found["text_config"] = text_overrides
-        report.unexpected += [key for key in companion if not key.startswith("visual.")]
+        report = report.merge(leftovers(key for key in companion if not key.startswith("visual.")))
 
     found["backbone_config"] = _merge_backbone(backbone, overrides.pop("backbone_config", None))
     check_fields(overrides, OmgSegConfig, found)
     omg_config = OmgSegConfig(**(found | overrides))
-    _check_widths(converted, omg_config)
     converted |= _empty_vocabulary(omg_config)
     return omg_config, converted, report
-
-
-def _clip_head(converted: Mapping[str, Tensor]) -> str | None:
-    if "clip_head.fc1.weight" in converted:
-        return "mlp"
-    return "linear" if "clip_head.proj.weight" in converted else None
 
 
 def _merge_backbone(backbone: ClipConvNextConfig, overrides: Mapping[str, Any] | None) -> ClipConvNextConfig:
@@ -185,29 +187,29 @@ def _merge_backbone(backbone: ClipConvNextConfig, overrides: Mapping[str, Any] |
         return backbone
     found: dict[str, Any] = {"hidden_sizes": list(backbone.hidden_sizes), "depths": list(backbone.depths)}
     check_fields(overrides, ClipConvNextConfig, found)
-    return ClipConvNextConfig(**(found | {"layer_norm_eps": backbone.layer_norm_eps} | dict(overrides)))
+    fields = found | {"layer_norm_eps": backbone.layer_norm_eps} | dict(overrides)
+    return ClipConvNextConfig(**fields)
 
 
-def _check_widths(converted: Mapping[str, Tensor], config: OmgSegConfig) -> None:
+def _check_widths(
+    state: Mapping[str, Tensor], converted: Mapping[str, Tensor], backbone: ClipConvNextConfig, embedding_dim: int
+) -> None:
     """An OpenCLIP file of another size than the checkpoint was trained with fits no layer: say so in one line."""
-    widths = [converted[f"{_OUR_PIXELS}.input_convs.{level}.conv.weight"].shape[1] for level in (2, 1, 0)]
-    expected = [converted[f"{_OUR_PIXELS}.lateral_conv.conv.weight"].shape[1], *widths]
-    backbone = config.backbone_config
-    assert isinstance(backbone, ClipConvNextConfig)
+    inputs = [f"{_PIXELS}.lateral_convs.0.conv.weight"]
+    inputs += [f"{_PIXELS}.input_convs.{level}.conv.weight" for level in (2, 1, 0)]
+    expected = [shape(state, key, kind=_KIND, ndim=4)[1] for key in inputs]
+    remedy = "give the OpenCLIP file that it was trained with"
     if expected != list(backbone.hidden_sizes):
         raise UserError(
             f"backbone: expected stages of widths {expected}, as this OMG-Seg checkpoint needs them, "
-            f"got {list(backbone.hidden_sizes)}; give the OpenCLIP file that it was trained with"
+            f"got {list(backbone.hidden_sizes)}; {remedy}"
         )
-    outputs = {"mlp": "clip_head.fc2.weight", "linear": "clip_head.proj.weight"}
-    if (
-        config.clip_head is not None
-        and (width := converted[outputs[config.clip_head]].shape[0]) != config.embedding_dim
-    ):
-        raise UserError(
-            f"CLIP head: expected the embedding width {config.embedding_dim} of the OMG-Seg checkpoint, got {width}; "
-            "give the OpenCLIP file that the checkpoint was trained with"
-        )
+    for output in ("clip_head.fc2.weight", "clip_head.proj.weight"):
+        if output in converted and converted[output].shape[0] != embedding_dim:
+            raise UserError(
+                f"CLIP head: expected the embedding width {embedding_dim} of this OMG-Seg checkpoint, "
+                f"got {converted[output].shape[0]}; {remedy}"
+            )
 
 
 def _empty_vocabulary(config: OmgSegConfig) -> dict[str, Tensor]:

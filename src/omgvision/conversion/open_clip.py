@@ -4,7 +4,7 @@ Sources: the key lists of OpenCLIP (``open_clip_pytorch_model.bin``) and of the 
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -169,6 +169,15 @@ def has_image_tower(state: Mapping[str, Any]) -> bool:
     return any(key.startswith("visual.trunk.") for key in state)
 
 
+def leftovers(keys: Iterable[str]) -> ConversionReport:
+    """Keys of an OpenCLIP checkpoint that no table took: those known to be needless, and the unexpected."""
+    keys = list(keys)
+    return ConversionReport(
+        unexpected=[key for key in keys if key not in _IGNORED],
+        ignored={key: _IGNORED[key] for key in keys if key in _IGNORED},
+    )
+
+
 def read_text_tower(
     state: Mapping[str, Tensor], config: Mapping[str, Any] | None = None, *, prefix: str = ""
 ) -> tuple[CLIPTextConfig, dict[str, Tensor], ConversionReport]:
@@ -202,11 +211,8 @@ def read_text_tower(
         "eos_token_id": 49407,
     }
     renamed = rename(state, _text_rules(layout, prefix))
-    report = ConversionReport(
-        matched=renamed.matched,
-        unexpected=[key for key in renamed.unmatched if key not in _IGNORED and not key.startswith("visual.")],
-        ignored={key: _IGNORED[key] for key in renamed.unmatched if key in _IGNORED},
-    )
+    report = leftovers(key for key in renamed.unmatched if not key.startswith("visual."))
+    report.matched = renamed.matched
     return CLIPTextConfig(**(defaults | found | overrides)), renamed.state, report
 
 
