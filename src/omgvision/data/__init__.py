@@ -4,9 +4,9 @@ from .class_lists import ClassList, load_class_list
 from .collate import collate
 from .datasets import CocoInstances, CocoPanoptic, MaskFolder, YouTubeVisFrames
 from .mixture import InMemory, Mixture, Source, batches
-from .sample import Batch, Prompts, Sample
+from .sample import Batch, Prompts, Sample, SampleDataset
 from .synthetic import SyntheticScenes
-from .transforms import Augmentation
+from .transforms import Augmentation, CopyPasteAugmentation
 
 __all__ = [
     "Augmentation",
@@ -14,11 +14,13 @@ __all__ = [
     "ClassList",
     "CocoInstances",
     "CocoPanoptic",
+    "CopyPasteAugmentation",
     "InMemory",
     "MaskFolder",
     "Mixture",
     "Prompts",
     "Sample",
+    "SampleDataset",
     "Source",
     "SyntheticScenes",
     "YouTubeVisFrames",

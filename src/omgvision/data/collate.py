@@ -24,9 +24,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
         raise ValueError("samples: expected at least one")
     first = samples[0]
     if any(sample.names != first.names for sample in samples):
-        raise ValueError(
-            f"samples: one batch takes one vocabulary, got {sorted({sample.dataset for sample in samples})}"
-        )
+        datasets = sorted({sample.dataset for sample in samples})
+        raise ValueError(f"samples: one batch takes one vocabulary, got those of {', '.join(datasets)}")
     height = _divisible(max(sample.size[0] for sample in samples))
     width = _divisible(max(sample.size[1] for sample in samples))
     pixel_values = torch.zeros((len(samples), 3, height, width))

@@ -6,6 +6,7 @@ Everything random works on whole stacks of masks at once ([N, h, w] tensors) and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,26 +25,36 @@ def random_points(masks: Tensor, *, generator: torch.Generator | None = None) ->
     Returns:
         float [N, 2], xy of the pixel's centre (column + 0.5, row + 0.5).
     """
-    # First the row, by how many pixels it has, then the column within the row: two short sums instead of one over h·w.
-    row_ends = masks.sum(2).cumsum(1)
-    drawn = torch.rand(len(masks), 1, generator=generator, device=masks.device)
-    rank = (drawn * row_ends[:, -1:]).long().clamp_(max=(row_ends[:, -1:] - 1).clamp(min=0))
-    rows = (row_ends <= rank).sum(1).clamp_(max=masks.shape[1] - 1)
-    lines = masks[torch.arange(len(masks), device=masks.device), rows]
-    before = torch.where(rows > 0, row_ends.gather(1, (rows - 1).clamp(min=0)[:, None])[:, 0], 0)
-    columns = (lines.cumsum(1) <= (rank[:, 0] - before)[:, None]).sum(1).clamp_(max=masks.shape[2] - 1)
-    return torch.stack([columns, rows], dim=1) + 0.5
+    return _draw(masks, _row_areas(masks), 1, generator)[:, 0]
 
 
 def central_points(masks: Tensor, *, candidates: int = 8, generator: torch.Generator | None = None) -> Tensor:
-    """A pixel of each mask near its middle: of `candidates` random ones that nearest to the centroid. As `random_points`."""
-    points = torch.stack([random_points(masks, generator=generator) for _ in range(candidates)], dim=1)
-    area = masks.sum((1, 2)).clamp(min=1)
-    xs = torch.arange(masks.shape[2], device=masks.device) + 0.5
-    ys = torch.arange(masks.shape[1], device=masks.device) + 0.5
-    centroid = torch.stack([(masks.sum(1) * xs).sum(1) / area, (masks.sum(2) * ys).sum(1) / area], dim=1)
-    nearest = (points - centroid[:, None]).square().sum(2).argmin(1)
+    """A pixel of each mask near its middle: of `candidates` random ones that nearest to their mean.
+
+    Arguments and result as of `random_points`.
+    """
+    points = _draw(masks, _row_areas(masks), candidates, generator)
+    nearest = (points - points.mean(1, keepdim=True)).square().sum(2).argmin(1)
     return points[torch.arange(len(masks), device=masks.device), nearest]
+
+
+def _row_areas(masks: Tensor) -> Tensor:
+    """Float [N, h], pixels of each row; a product with ones is ten times faster than a sum of booleans on CPU."""
+    return masks.to(torch.float32) @ torch.ones(masks.shape[2], device=masks.device)
+
+
+def _draw(masks: Tensor, row_areas: Tensor, number: int, generator: torch.Generator | None) -> Tensor:
+    """Float [N, number, 2]: uniformly drawn pixels, with repeats."""
+    # First the row, by how many pixels it has, then the column within the row: two short sums instead of one over h·w.
+    row_ends = row_areas.cumsum(1)
+    areas = row_ends[:, -1:]
+    drawn = torch.rand(len(masks), number, generator=generator, device=masks.device)
+    rank = torch.minimum((drawn * areas).floor(), (areas - 1).clamp(min=0))
+    rows = torch.searchsorted(row_ends, rank, right=True).clamp_(max=masks.shape[1] - 1)
+    before = (row_ends - row_areas).gather(1, rows)
+    lines = masks[torch.arange(len(masks), device=masks.device)[:, None], rows].to(torch.float32).cumsum(2)
+    columns = torch.searchsorted(lines, (rank - before)[..., None], right=True)[..., 0].clamp_(max=masks.shape[2] - 1)
+    return torch.stack([columns, rows], dim=2) + 0.5
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
@@ -86,8 +97,8 @@ def correction_points(
         targets: bool [N, h, w], none empty.
         generator: source of randomness.
     Returns:
-        points float [N, 2] (xy, pixel centres) and labels int64 [N]: 1 where the object was missed, 0 where the prediction
-        was too much. A perfect prediction gets a positive click inside the object.
+        points float [N, 2] (xy, pixel centres) and labels int64 [N]: 1 where the object was missed, 0 where the
+        prediction was too much. A perfect prediction gets a positive click inside the object.
     """
     errors = predictions ^ targets
     perfect = ~errors.flatten(1).any(1)
@@ -98,7 +109,7 @@ def correction_points(
 
 
 def evaluation_click(target: np.ndarray, prediction: np.ndarray | None = None) -> tuple[float, float, int]:
-    """The deterministic click of interactive benchmarks: the pixel of the wrong region that is farthest from its border.
+    """The deterministic click of interactive benchmarks: the wrong pixel that is farthest from right ones.
 
     Missed and surplus pixels are looked at separately, and the one with the greater distance wins, as in the usual
     number-of-clicks protocol. The image's border counts as border of a region.
@@ -109,14 +120,13 @@ def evaluation_click(target: np.ndarray, prediction: np.ndarray | None = None) -
     Returns:
         x, y (pixel centres) and the label, 1 positive or 0 negative; of a perfect prediction the middle of the target.
     """
-    missed, surplus = (
-        (target, np.zeros_like(target)) if prediction is None else (target & ~prediction, prediction & ~target)
-    )
+    predicted = np.zeros_like(target) if prediction is None else prediction
+    missed, surplus = target & ~predicted, predicted & ~target
     if not (missed.any() or surplus.any()):
         missed = target
     found = []
     for region, label in ((missed, 1), (surplus, 0)):
-        distance = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+        distance = np.asarray(ndimage.distance_transform_edt(np.pad(region, 1)))[1:-1, 1:-1]
         row, column = np.unravel_index(int(distance.argmax()), distance.shape)
         found.append((float(distance[row, column]), float(column) + 0.5, float(row) + 0.5, label))
     _, x, y, label = max(found, key=lambda entry: entry[0])
@@ -147,10 +157,9 @@ def sample_prompts(
     for image, chosen in enumerate(targets):
         if len(chosen) == 0:
             continue
-        anywhere = random_points(chosen, generator=generator)
-        central = central_points(chosen, generator=generator)
         is_central = torch.rand(number, 1, generator=generator, device=device) < central_probability
-        points[image, :, 0] = torch.where(is_central, central, anywhere)
+        anywhere = random_points(chosen, generator=generator)
+        points[image, :, 0] = torch.where(is_central, central_points(chosen, generator=generator), anywhere)
         labels[image, :, 0] = 1
     return Prompts(points=points, point_labels=labels, boxes=None, prompt_mask=prompt_mask, mask_labels=targets)
 
@@ -186,16 +195,9 @@ def add_clicks(
     points, labels = prompts.points.clone(), prompts.point_labels.clone()
     for image, (prediction, target) in enumerate(zip(predictions, prompts.mask_labels, strict=True)):
         if len(target):
-            points[image, :, place], labels[image, :, place] = correction_points(
-                prediction, target, generator=generator
-            )
-    return Prompts(
-        points=points,
-        point_labels=labels,
-        boxes=prompts.boxes,
-        prompt_mask=prompts.prompt_mask,
-        mask_labels=prompts.mask_labels,
-    )
+            next_points, next_labels = correction_points(prediction, target, generator=generator)
+            points[image, :, place], labels[image, :, place] = next_points, next_labels
+    return replace(prompts, points=points, point_labels=labels)
 
 
 def _choose_targets(

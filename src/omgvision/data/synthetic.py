@@ -284,16 +284,14 @@ class SyntheticScenes:
         generator = np.random.default_rng((self._seed, index))
         pixels, segments, surfaces = _render_surfaces(self._size, generator)
         labels = [self.names.index(surface) for surface in surfaces]
-        drawn = [len(labels) + 1]
         full_areas: list[int] = []
         for _ in range(int(generator.integers(self._objects[0], self._objects[1] + 1))):
             kind = int(generator.integers(len(_THINGS)))
             colour, shape = _THINGS[kind].split(" ")
-            area = _render_object(pixels, segments, drawn[0], colour, shape, generator)
+            area = _render_object(pixels, segments, len(labels) + 1, colour, shape, generator)
             if area:
                 labels.append(kind)
                 full_areas.append(area)
-                drawn[0] += 1
         image = _photograph(pixels, generator)
         return self._sample(index, image, segments, np.array(labels), len(surfaces), np.array(full_areas))
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .sample import Sample
+from .sample import Sample, SampleDataset
 
 IMAGE_MEAN = (123.675, 116.28, 103.53)
 IMAGE_STD = (58.395, 57.12, 57.375)
@@ -58,7 +58,7 @@ def large_scale_jitter(
         generator: source of randomness.
         size: (height, width) of the result.
         scale: range of the factor (log-uniform) over the scale at which the image just fits into `size`.
-        aspect: the width is stretched by a factor up to this, or squeezed as much (log-uniform); 1 keeps the aspect ratio.
+        aspect: width and height are scaled by factors whose ratio is up to this (log-uniform); 1 keeps the shape.
         antialias: low-pass before shrinking; None tosses a coin, as photographs reach a model either way.
     """
     height, width = sample.size
@@ -99,9 +99,8 @@ def colour_jitter(
         hue: the hue turns by up to ± this, in turns.
         grey_probability: how often all colour is taken away.
     """
-    bright, contrasted, saturated = (
-        1 + generator.uniform(-1, 1) * amount for amount in (brightness, contrast, saturation)
-    )
+    amounts = np.array([brightness, contrast, saturation])
+    bright, contrasted, saturated = (1 + generator.uniform(-1, 1, 3) * amounts).tolist()
     angle = 2 * np.pi * generator.uniform(-hue, hue)
     if generator.random() < grey_probability:
         saturated = 0.0
@@ -126,6 +125,7 @@ class Augmentation:
         flip_probability, colour_probability: how often each is applied.
         grey_probability: how often, of the coloured ones, all colour is taken away.
         min_area: segments of fewer pixels after the crop are dropped.
+        attempts: crops that are tried until one holds a segment.
     """
 
     size: tuple[int, int] = (256, 256)
@@ -135,25 +135,94 @@ class Augmentation:
     colour_probability: float = 0.8
     grey_probability: float = 0.05
     min_area: int = 16
+    attempts: int = 3
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
-        sample = large_scale_jitter(sample, generator, size=self.size, scale=self.scale, aspect=self.aspect)
+        sample = self._crop(sample, generator)
         if generator.random() < self.flip_probability:
             sample = horizontal_flip(sample)
         if generator.random() < self.colour_probability:
             sample = colour_jitter(sample, generator, grey_probability=self.grey_probability)
-        return sample.with_areas_of_at_least(self.min_area)
+        return sample
+
+    def _crop(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        cropped = sample
+        for _ in range(self.attempts):
+            cropped = large_scale_jitter(sample, generator, size=self.size, scale=self.scale, aspect=self.aspect)
+            cropped = cropped.with_areas_of_at_least(self.min_area)
+            if len(cropped.labels):
+                break
+        return cropped
+
+
+@dataclass(frozen=True)
+class CopyPasteAugmentation:
+    """An augmentation after which objects of another picture of the dataset may lie on top (Ghiasi et al., 2021).
+
+    Attributes:
+        augmentation: applied to both pictures.
+        donors: where the other picture comes from; of the same vocabulary.
+        probability: how often objects are pasted.
+    """
+
+    augmentation: Augmentation
+    donors: SampleDataset
+    probability: float = 0.5
+
+    def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        augmented = self.augmentation(sample, generator)
+        if generator.random() >= self.probability:
+            return augmented
+        donor = self.augmentation(self.donors[int(generator.integers(len(self.donors)))], generator)
+        return copy_paste(augmented, donor, generator, min_area=self.augmentation.min_area)
+
+
+def copy_paste(
+    sample: Sample, donor: Sample, generator: np.random.Generator, *, min_area: int = 16, max_part: float = 0.25
+) -> Sample:
+    """Lays some of the donor's countable objects over the sample; what they hide is taken from the sample's segments.
+
+    Args:
+        sample, donor: of one size and one vocabulary.
+        generator: decides which objects, each with a chance of one half.
+        min_area: segments of which fewer pixels stay visible are dropped.
+        max_part: objects that cover more of the picture than this are not pasted.
+    Raises:
+        ValueError: sizes or vocabularies differ.
+    """
+    if sample.size != donor.size or sample.names != donor.names:
+        raise ValueError(
+            f"donor: expected size {sample.size} and the same names, got {donor.size} from {donor.dataset}"
+        )
+    thing = torch.tensor([label >= 0 and donor.things[label] for label in donor.labels.tolist()], dtype=torch.bool)
+    small = donor.areas() <= max_part * sample.size[0] * sample.size[1]
+    taken = thing & small & torch.from_numpy(generator.random(len(thing)) < 0.5)
+    if not bool(taken.any()):
+        return sample
+    number = torch.zeros(len(taken) + 1, dtype=sample.segment_layers.dtype)
+    number[1:][taken] = torch.arange(1, int(taken.sum()) + 1, dtype=number.dtype) + len(sample.labels)
+    pasted = number[donor.segment_layers.long()]
+    covered = (pasted > 0).any(0)
+    layers = torch.zeros((max(len(pasted), len(sample.segment_layers)), *sample.size), dtype=number.dtype)
+    layers[: len(sample.segment_layers)] = sample.segment_layers.masked_fill(covered, 0)
+    layers[: len(pasted)] += pasted
+    return replace(
+        sample,
+        image=torch.where(covered, donor.image, sample.image),
+        segment_layers=layers,
+        labels=torch.cat([sample.labels, donor.labels[taken]]),
+    ).with_areas_of_at_least(min_area)
 
 
 def normalise(image: Tensor) -> Tensor:
-    """uint8 [3, H, W] → float32, mean and deviation of facts/ImageNet in 0..255."""
+    """uint8 [3, H, W] → float32, by ImageNet's mean and deviation in 0..255."""
     mean = torch.tensor(IMAGE_MEAN).view(3, 1, 1)
     std = torch.tensor(IMAGE_STD).view(3, 1, 1)
     return (image.to(torch.float32) - mean) / std
 
 
 def _crop_span(length: int, target: int, factor: float, generator: np.random.Generator) -> tuple[slice, slice]:
-    """Where a window of `target` pixels lies on one axis scaled by `factor`: (slice of the source, slice of the target)."""
+    """Where a window of `target` pixels lies on one axis scaled by `factor`: slices of the source and of the target."""
     window = max(1, round(target / factor))
     if window <= length:
         start = int(generator.integers(0, length - window + 1))

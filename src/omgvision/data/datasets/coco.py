@@ -91,11 +91,7 @@ class CocoPanoptic:
         coded = read_label_map(path, size=size)
         if coded.ndim != 3:
             raise ValueError(f"segmentations: {path} is not an RGB file, ids are coded as R + 256 G + 65536 B")
-        ids = (
-            coded[..., 0].astype(np.int32)
-            + 256 * coded[..., 1].astype(np.int32)
-            + 65536 * coded[..., 2].astype(np.int32)
-        )
+        ids = coded[..., :3].astype(np.int32) @ np.array([1, 256, 65536], dtype=np.int32)
         segments = [segment for segment in annotation["segments_info"] if not segment.get("iscrowd", 0)]
         labels = [self._label_of[segment["category_id"]] for segment in segments]
         order = sorted(range(len(segments)), key=lambda number: not self.things[labels[number]])
@@ -171,16 +167,17 @@ class CocoInstances:
 
 def decode_segmentation(segmentation: list[list[float]] | dict[str, Any], height: int, width: int) -> np.ndarray:
     """COCO polygons (list), or run lengths (dict, compressed or not) → bool [H, W]."""
+    api: Any = coco_mask  # its type stubs know only some of the inputs that it takes
     if isinstance(segmentation, list):
         polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
         if not polygons:
             return np.zeros((height, width), dtype=bool)
-        runs = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+        runs = api.merge(api.frPyObjects(polygons, height, width))
     elif isinstance(segmentation["counts"], list):
-        runs = coco_mask.frPyObjects(segmentation, height, width)
+        runs = api.frPyObjects(segmentation, height, width)
     else:
         runs = segmentation
-    mask = coco_mask.decode(runs)
+    mask = api.decode(runs)
     if mask.shape != (height, width):
         raise ValueError(f"annotations: a run-length mask is {mask.shape} (height, width), its image {(height, width)}")
     return mask.astype(bool)

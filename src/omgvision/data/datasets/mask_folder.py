@@ -19,8 +19,8 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 class MaskFolder:
     """Images and masks paired by file stem.
 
-    `kind="semantic"`: a mask's value is the class index, and a class present gives one segment. Classes in `things` have no
-    instances in such files; with `split_things` their connected components (8 neighbours) stand in for them.
+    `kind="semantic"`: a mask's value is the class index, and a class present gives one segment. Classes in `things`
+    have no instances in such files; with `split_things` their connected components (8 neighbours) stand in for them.
     `kind="instance"`: a mask's value is the object's number, 0 is background, and every object is of the one class.
     """
 
@@ -125,7 +125,8 @@ class MaskFolder:
                 labels.append(value)
                 segments[region] = len(labels)
                 continue
-            components, _ = ndimage.label(region, structure=np.ones((3, 3)))
+            components = np.empty(region.shape, dtype=np.int32)
+            ndimage.label(region, structure=np.ones((3, 3)), output=components)
             for number in np.flatnonzero(np.bincount(components.ravel())[1:] >= self._min_area) + 1:
                 labels.append(value)
                 segments[components == number] = len(labels)

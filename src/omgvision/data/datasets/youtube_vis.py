@@ -55,9 +55,8 @@ class YouTubeVisFrames:
                 )
             frames = len(videos[track["video_id"]]["file_names"])
             if len(track["segmentations"]) != frames:
-                raise ValueError(
-                    f"annotations: track {track.get('id')} has {len(track['segmentations'])} masks, its video {frames} frames"
-                )
+                masks = len(track["segmentations"])
+                raise ValueError(f"annotations: track {track.get('id')} has {masks} masks, its video {frames} frames")
             if not track.get("iscrowd", 0):
                 tracks[track["video_id"]].append(track)
         self._items = [
