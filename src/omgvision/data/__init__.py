@@ -6,7 +6,7 @@ from .datasets import CocoInstances, CocoPanoptic, MaskFolder, YouTubeVisFrames
 from .mixture import InMemory, Mixture, Source, batches
 from .sample import Batch, Prompts, Sample, SampleDataset
 from .synthetic import SyntheticScenes
-from .transforms import Augmentation, CopyPasteAugmentation
+from .transforms import Augmentation
 
 __all__ = [
     "Augmentation",
@@ -14,7 +14,6 @@ __all__ = [
     "ClassList",
     "CocoInstances",
     "CocoPanoptic",
-    "CopyPasteAugmentation",
     "InMemory",
     "MaskFolder",
     "Mixture",

@@ -117,7 +117,7 @@ def colour_jitter(
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The usual training augmentation: scale jitter and crop, flip, colours, small remains dropped.
+    """The usual training augmentation: scale jitter and crop, flip, colours, small remains dropped, objects pasted.
 
     Attributes:
         size: (height, width) of the result.
@@ -126,6 +126,8 @@ class Augmentation:
         grey_probability: how often, of the coloured ones, all colour is taken away.
         min_area: segments of fewer pixels after the crop are dropped.
         attempts: crops that are tried until one holds a segment.
+        donors: pictures of the same vocabulary whose objects may be laid on top, augmented likewise; None for never.
+        paste_probability: how often that happens.
     """
 
     size: tuple[int, int] = (256, 256)
@@ -136,8 +138,17 @@ class Augmentation:
     grey_probability: float = 0.05
     min_area: int = 16
     attempts: int = 3
+    donors: SampleDataset | None = None
+    paste_probability: float = 0.5
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        sample = self._single(sample, generator)
+        if self.donors is None or generator.random() >= self.paste_probability:
+            return sample
+        donor = self._single(self.donors[int(generator.integers(len(self.donors)))], generator)
+        return copy_paste(sample, donor, generator, min_area=self.min_area)
+
+    def _single(self, sample: Sample, generator: np.random.Generator) -> Sample:
         sample = self._crop(sample, generator)
         if generator.random() < self.flip_probability:
             sample = horizontal_flip(sample)
@@ -155,32 +166,10 @@ class Augmentation:
         return cropped
 
 
-@dataclass(frozen=True)
-class CopyPasteAugmentation:
-    """An augmentation after which objects of another picture of the dataset may lie on top (Ghiasi et al., 2021).
-
-    Attributes:
-        augmentation: applied to both pictures.
-        donors: where the other picture comes from; of the same vocabulary.
-        probability: how often objects are pasted.
-    """
-
-    augmentation: Augmentation
-    donors: SampleDataset
-    probability: float = 0.5
-
-    def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
-        augmented = self.augmentation(sample, generator)
-        if generator.random() >= self.probability:
-            return augmented
-        donor = self.augmentation(self.donors[int(generator.integers(len(self.donors)))], generator)
-        return copy_paste(augmented, donor, generator, min_area=self.augmentation.min_area)
-
-
 def copy_paste(
     sample: Sample, donor: Sample, generator: np.random.Generator, *, min_area: int = 16, max_part: float = 0.25
 ) -> Sample:
-    """Lays some of the donor's countable objects over the sample; what they hide is taken from the sample's segments.
+    """Lays some of the donor's countable objects over the sample (Ghiasi et al., 2021), hiding what is beneath.
 
     Args:
         sample, donor: of one size and one vocabulary.
