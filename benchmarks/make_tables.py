@@ -1,0 +1,100 @@
+"""Writes the tables of measured numbers into README and docs, from the result files alone.
+
+A page holds `<!-- results:NAME:begin -->` and `<!-- results:NAME:end -->`; what is between them is made here.
+
+    python benchmarks/make_tables.py            # write
+    python benchmarks/make_tables.py --check    # exit 1 if a page differs from the results
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+BLOCK = re.compile(r"<!-- results:(?P<name>[\w-]+):begin -->\n.*?<!-- results:(?P=name):end -->", re.DOTALL)
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join([_row(*header), _row(*rule), *[_row(*row) for row in rows]])
+
+
+def segment(report: dict[str, Any]) -> str:
+    """Times, memory and ratios of benchmarks/segment.py."""
+    names = {"ours": "omgvision", "plain": "omgvision, shortcuts off", "mask2former": "transformers' Mask2Former head"}
+    stages = ("backbone", "pixel decoder", "decoder", "post-processing", "whole")
+    parts = []
+    for size, by_survivors in report["seconds"].items():
+        for survivors, by_path in by_survivors.items():
+            rows = []
+            for path, name in names.items():
+                median = by_path[path]["median"]
+                peak = report["peak_bytes_above_weights"][size][survivors][path]
+                rows.append([name, *[f"{median[stage]:.2f}" for stage in stages], f"{peak / 2**20:.0f}"])
+            ratio = report["ratios"][size][survivors]
+            late = "decoder and post-processing"
+            for other in ("plain", "mask2former"):
+                cells = [f"{ratio[f'{stage}: {other} over ours']:.1f}×" for stage in stages[1:]]
+                rows.append(
+                    [f"{names[other]}, over omgvision", "", *cells, f"{1 / ratio[f'memory: ours over {other}']:.1f}×"]
+                )
+            title = f"{size.replace('x', '×')}, {survivors} queries hold a segment"
+            parts.append(f"**{title}**\n\n" + _table(["seconds", *stages, "peak MiB above weights"], rows))
+            parts.append(
+                f"Decoder and post-processing together: {ratio[f'{late}: plain over ours']:.1f} times faster than with "
+                f"the shortcuts off, {ratio[f'{late}: mask2former over ours']:.1f} times faster than transformers'. "
+                f"The whole takes {ratio['whole over backbone']:.2f} times the backbone alone."
+            )
+    machine = report["machine"]
+    parts.append(
+        f"{machine['cpu']}, {machine['threads']} threads, float32, torch {machine['torch']}, transformers "
+        f"{machine['transformers']}; medians of {report['repeats']} alternating runs by `{report['command']}`."
+    )
+    return "\n\n".join(parts)
+
+
+SOURCES: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
+    "segment": (ROOT / "benchmarks" / "results" / "segment.json", segment),
+}
+
+
+def render(page: str) -> str:
+    """The page with every block made anew; a block whose result file does not exist yet says so."""
+
+    def block(match: re.Match[str]) -> str:
+        name = match["name"]
+        path, make = SOURCES[name]
+        body = make(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else "(not measured yet)"
+        return f"<!-- results:{name}:begin -->\n{body}\n<!-- results:{name}:end -->"
+
+    return BLOCK.sub(block, page)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Tables of measured numbers in README and docs.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page differs")
+    options = parser.parse_args(arguments)
+    stale = []
+    for path in PAGES:
+        page = path.read_text(encoding="utf-8")
+        made = render(page)
+        if made != page:
+            stale.append(path)
+            if not options.check:
+                path.write_text(made, encoding="utf-8")
+    for path in stale:
+        print(f"{'differs from the results' if options.check else 'written'}: {path.relative_to(ROOT)}")
+    return 1 if options.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

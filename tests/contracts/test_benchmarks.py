@@ -1,0 +1,52 @@
+"""The benchmark runs, its plain path decides as the model does, and the pages show what the result files say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import make_tables, segment
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_plain_path_equals_the_shipped_one() -> None:
+    setup = segment.quick_setup()
+    size = setup.sizes[0]
+    model = segment.build_ours(setup)
+    ours, plain = segment.Ours(model), segment.Plain(model)
+    image = segment.picture(size)
+    with torch.inference_mode():
+        for survivors in setup.survivors:
+            decided = segment.decisions(setup, size, survivors)
+            our_map, our_segments = ours(image, decided, segment.Clock())
+            plain_map, plain_segments = plain(image, decided, segment.Clock())
+            assert len(our_segments) == len(plain_segments) > 0
+            assert torch.equal(our_map, plain_map)
+
+
+def test_the_plain_decoder_equals_the_shipped_one() -> None:
+    setup = segment.quick_setup()
+    model = segment.build_ours(setup)
+    with torch.inference_mode():
+        outputs = model(pixel_values=torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(1)))
+        encoded = outputs.encoder_outputs
+        masks = segment.Plain(model).decode(encoded.mask_features, encoded.memories, encoded.memory_shapes)
+    torch.testing.assert_close(outputs.masks_queries_logits, masks[:, :, 0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_and_its_table_is_made(tmp_path: Path) -> None:
+    output = tmp_path / "segment.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "segment.py"), "--quick", "--output", str(output)]
+    subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    table = make_tables.segment(json.loads(output.read_text(encoding="utf-8")))
+    assert "128×96, 4 queries hold a segment" in table
+    assert "transformers' Mask2Former head, over omgvision" in table
+
+
+def test_pages_show_the_result_files() -> None:
+    assert make_tables.main(["--check"]) == 0, "run: python benchmarks/make_tables.py"
