@@ -1,5 +1,6 @@
 """Weights of others, converted: original OMG-Seg checkpoints (both directions) and OpenCLIP towers."""
 
+from .checkpoint import load_checkpoint
 from .omg_seg import convert_omg_seg, to_original_omg_seg
 from .open_clip import VisionTower, convert_open_clip_text, convert_open_clip_vision
 from .report import ConversionReport
@@ -10,5 +11,6 @@ __all__ = [
     "convert_omg_seg",
     "convert_open_clip_text",
     "convert_open_clip_vision",
+    "load_checkpoint",
     "to_original_omg_seg",
 ]

@@ -19,6 +19,7 @@ from .open_clip import (
     has_text_tower,
     leftovers,
     open_clip_vision_rules,
+    override_convnext,
     read_convnext,
     read_text_tower,
     vision_rules,
@@ -175,20 +176,11 @@ def read_omg_seg(
         found["text_config"] = text_overrides
         report = report.merge(leftovers(key for key in companion if not key.startswith("visual.")))
 
-    found["backbone_config"] = _merge_backbone(backbone, overrides.pop("backbone_config", None))
+    found["backbone_config"] = override_convnext(backbone, overrides.pop("backbone_config", None))
     check_fields(overrides, OmgSegConfig, found)
     omg_config = OmgSegConfig(**(found | overrides))
     converted |= _empty_vocabulary(omg_config)
     return omg_config, converted, report
-
-
-def _merge_backbone(backbone: ClipConvNextConfig, overrides: Mapping[str, Any] | None) -> ClipConvNextConfig:
-    if overrides is None:
-        return backbone
-    found: dict[str, Any] = {"hidden_sizes": list(backbone.hidden_sizes), "depths": list(backbone.depths)}
-    check_fields(overrides, ClipConvNextConfig, found)
-    fields = found | {"layer_norm_eps": backbone.layer_norm_eps} | dict(overrides)
-    return ClipConvNextConfig(**fields)
 
 
 def _check_widths(

@@ -84,6 +84,20 @@ def read_convnext(state: Mapping[str, Tensor], *, stages: Sequence[str], kind: s
     )
 
 
+def override_convnext(config: ClipConvNextConfig, overrides: Mapping[str, Any] | None) -> ClipConvNextConfig:
+    """``config`` with fields set by the user.
+
+    Raises:
+        UserError: an unknown field, or a size that contradicts the shapes.
+    """
+    if not overrides:
+        return config
+    found: dict[str, Any] = {"hidden_sizes": list(config.hidden_sizes), "depths": list(config.depths)}
+    check_fields(overrides, ClipConvNextConfig, found)
+    fields: dict[str, Any] = found | {"layer_norm_eps": config.layer_norm_eps} | dict(overrides)
+    return ClipConvNextConfig(**fields)
+
+
 class VisionTower(NamedTuple):
     """A converted image tower.
 
@@ -98,6 +112,21 @@ class VisionTower(NamedTuple):
     clip_head: dict[str, Tensor]
 
 
+def read_image_tower(
+    state: Mapping[str, Tensor], config: Mapping[str, Any] | None = None
+) -> tuple[VisionTower, ConversionReport]:
+    """As :func:`convert_open_clip_vision`, with fields of ClipConvNextConfig to set and the report."""
+    state = {key: tensor for key, tensor in state.items() if key.startswith("visual.")}
+    found = read_convnext(state, stages=VISION_STAGES, kind="an OpenCLIP checkpoint with a ConvNeXt image tower")
+    renamed = rename(state, open_clip_vision_rules(backbone="", clip_head="clip_head."))
+    head = {
+        key.removeprefix("clip_head."): tensor for key, tensor in renamed.state.items() if key.startswith("clip_head.")
+    }
+    backbone = {key: tensor for key, tensor in renamed.state.items() if not key.startswith("clip_head.")}
+    report = ConversionReport(matched=renamed.matched, unexpected=renamed.unmatched)
+    return VisionTower(override_convnext(found, config), backbone, head), report
+
+
 def convert_open_clip_vision(state_dict: Mapping[str, Any]) -> VisionTower:
     """ConvNeXt image tower of an OpenCLIP checkpoint (base, large and xxlarge, with or without text tower).
 
@@ -107,16 +136,10 @@ def convert_open_clip_vision(state_dict: Mapping[str, Any]) -> VisionTower:
     Raises:
         UserError: no ConvNeXt image tower in ``state_dict``.
     """
-    state = {key: tensor for key, tensor in unwrap(state_dict).items() if key.startswith("visual.")}
-    config = read_convnext(state, stages=VISION_STAGES, kind="an OpenCLIP checkpoint with a ConvNeXt image tower")
-    renamed = rename(state, open_clip_vision_rules(backbone="", clip_head="clip_head."))
-    if renamed.unmatched:
-        logger.warning("not converted, unknown in an OpenCLIP image tower: %s", ", ".join(renamed.unmatched))
-    head = {
-        key.removeprefix("clip_head."): tensor for key, tensor in renamed.state.items() if key.startswith("clip_head.")
-    }
-    backbone = {key: tensor for key, tensor in renamed.state.items() if not key.startswith("clip_head.")}
-    return VisionTower(config, backbone, head)
+    tower, report = read_image_tower(unwrap(state_dict))
+    if report.unexpected:
+        logger.warning("not converted, unknown in an OpenCLIP image tower: %s", ", ".join(report.unexpected))
+    return tower
 
 
 class _TextLayout(NamedTuple):
