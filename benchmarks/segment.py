@@ -36,6 +36,7 @@ from unittest import mock
 
 import torch
 import transformers
+from omgvision.models.omg_seg.image_processing_omg_seg import OmgSegImageProcessor
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,7 +46,6 @@ from transformers.models.mask2former.image_processing_pil_mask2former import Mas
 from omgvision.models.omg_seg import pixel_decoder_omg_seg
 from omgvision.models.omg_seg.classifier_omg_seg import class_logits
 from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
-from omgvision.models.omg_seg.image_processing_omg_seg import OmgSegImageProcessor
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.position_omg_seg import sine_position_3d
 
