@@ -114,8 +114,6 @@ def pairwise_costs(
     target: Tensor,
     labels: Tensor,
     weights: LossWeights,
-    *,
-    normalizer: int | None = None,
 ) -> Tensor:
     """Matching cost of every query with every mask, for several layers at once.
 
@@ -124,7 +122,6 @@ def pairwise_costs(
         predicted: [L, Q, P] mask logits at the points.
         target: [L, n, P] ground truth at the same points.
         labels: [n]; a class-agnostic mask costs nothing for the class.
-        normalizer: What the sum of the binary cross-entropy is divided by; None = the number of points.
 
     Returns:
         [L, Q, n].
@@ -135,7 +132,7 @@ def pairwise_costs(
     predicted, target = predicted.float(), target.float()
     # softplus(-x)·t + softplus(x)·(1 - t) = softplus(x) - x·t
     cross_entropy = F.softplus(predicted).sum(-1, keepdim=True) - predicted @ target.mT
-    mask_cost = cross_entropy / (normalizer or predicted.shape[-1])
+    mask_cost = cross_entropy / predicted.shape[-1]
     inside = predicted.sigmoid()
     overlap = 2 * inside @ target.mT
     total = inside.sum(-1)[..., None] + target.sum(-1)[..., None, :]
