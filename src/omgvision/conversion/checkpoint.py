@@ -8,6 +8,7 @@ beside them can be read. The named code itself is neither imported nor called.
 
 import logging
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,8 @@ def _stand_ins(path: Path) -> list[tuple[type, str]]:
 
 def _read_torch(path: Path, *, mmap: bool, stand_ins: list[tuple[type, str]]) -> Any:
     try:
-        with torch.serialization.safe_globals(stand_ins):  # pyright: ignore[reportArgumentType]
+        with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):  # pyright: ignore[reportArgumentType]
+            warnings.simplefilter("ignore")  # about pickle protocols, where the error below says all
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise _refusal(path, "holds Python objects") from error
