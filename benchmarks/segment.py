@@ -27,16 +27,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from unittest import mock
 
 import torch
 import transformers
-from omgvision.models.omg_seg.image_processing_omg_seg import OmgSegImageProcessor
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,6 +45,7 @@ from transformers.models.mask2former.image_processing_pil_mask2former import Mas
 from omgvision.models.omg_seg import pixel_decoder_omg_seg
 from omgvision.models.omg_seg.classifier_omg_seg import class_logits
 from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
+from omgvision.models.omg_seg.image_processing_omg_seg import OmgSegImageProcessor
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.position_omg_seg import sine_position_3d
 
@@ -186,6 +186,22 @@ def build_mask2former(setup: Setup, backbone: nn.Module) -> Mask2FormerForUniver
     return model
 
 
+Panoptic = tuple[Tensor, list[Any]]
+"""Segment ids [H, W] and what is known of each segment."""
+
+
+class Runner(Protocol):
+    """One path from a picture to its panoptic result."""
+
+    def predict(self, image: Image.Image, clock: Clock) -> Any:
+        """Everything before post-processing; adds its seconds to the clock."""
+        ...
+
+    def decide(self, outputs: Any, decided: Decisions, size: tuple[int, int]) -> Panoptic:
+        """Post-processing to a result of (height, width)."""
+        ...
+
+
 class Ours:
     """The model as shipped."""
 
@@ -193,8 +209,7 @@ class Ours:
         self.model = model
         self.processor = OmgSegImageProcessor()
 
-    def __call__(self, image: Image.Image, decided: Decisions, clock: Clock) -> tuple[Tensor, list[Any]]:
-        size = (image.height, image.width)
+    def predict(self, image: Image.Image, clock: Clock) -> Any:
         with clock.stage("pre-processing"):
             inputs = self.processor(image, size=_same_size(image), return_tensors="pt")
         parts = self.model.model
@@ -205,9 +220,11 @@ class Ours:
         ):
             outputs = self.model(**inputs)
         clock.seconds["decoder"] -= clock.seconds["backbone"] + clock.seconds["pixel decoder"]
+        return outputs
+
+    def decide(self, outputs: Any, decided: Decisions, size: tuple[int, int]) -> Panoptic:
         outputs.class_queries_logits, outputs.masks_queries_logits = decided.classes, decided.masks
-        with clock.stage("post-processing"):
-            result = self.processor.post_process_panoptic_segmentation(outputs, threshold=0.0, target_sizes=[size])[0]
+        result = self.processor.post_process_panoptic_segmentation(outputs, threshold=0.0, target_sizes=[size])[0]
         return result["segmentation"], result["segments_info"]
 
 
@@ -218,8 +235,7 @@ class Plain:
         self.model = model
         self.processor = OmgSegImageProcessor()
 
-    def __call__(self, image: Image.Image, decided: Decisions, clock: Clock) -> tuple[Tensor, list[Any]]:
-        size = (image.height, image.width)
+    def predict(self, image: Image.Image, clock: Clock) -> Any:
         with clock.stage("pre-processing"):
             pixels = self.processor(image, size=_same_size(image), return_tensors="pt")["pixel_values"]
         with clock.stage("backbone"):
@@ -232,11 +248,13 @@ class Plain:
             mask_features, memories, shapes = self.model.model.pixel_decoder(features)
         with clock.stage("decoder"):
             self.decode(mask_features[:, :, None], memories, shapes)
-        with clock.stage("post-processing"):
-            masks = F.interpolate(decided.masks, size=tuple(pixels.shape[-2:]), mode="bilinear", align_corners=False)
-            masks = masks[..., : size[0], : size[1]]
-            masks = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)[0]
-            return self.fuse(decided.classes[0], masks)
+        return tuple(pixels.shape[-2:])
+
+    def decide(self, outputs: Any, decided: Decisions, size: tuple[int, int]) -> Panoptic:
+        masks = F.interpolate(decided.masks, size=outputs, mode="bilinear", align_corners=False)
+        masks = masks[..., : size[0], : size[1]]
+        masks = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)[0]
+        return self.fuse(decided.classes[0], masks)
 
     def decode(self, mask_features: Tensor, memories: Sequence[Tensor], shapes: Sequence[tuple[int, int]]) -> Tensor:
         """mask_features [B, C, 1, h, w] → mask logits [B, Q, 1, h, w] of the last layer."""
@@ -258,7 +276,7 @@ class Plain:
             queries = decoder.layers[index](queries, positions, keys, values, allowed, None)
         raise AssertionError("unreachable")
 
-    def fuse(self, logits: Tensor, masks: Tensor) -> tuple[Tensor, list[Any]]:
+    def fuse(self, logits: Tensor, masks: Tensor) -> Panoptic:
         """Panoptic fusion as the original has it: logits [Q, K + 1], masks [Q, H, W]."""
         scores, labels = logits.softmax(-1).max(-1)
         kept = labels != logits.shape[-1] - 1
@@ -295,8 +313,7 @@ class Mask2Former:
         self.processor = OmgSegImageProcessor()
         self.post_processor = Mask2FormerImageProcessorPil()
 
-    def __call__(self, image: Image.Image, decided: Decisions, clock: Clock) -> tuple[Tensor, list[Any]]:
-        size = (image.height, image.width)
+    def predict(self, image: Image.Image, clock: Clock) -> Any:
         with clock.stage("pre-processing"):
             pixels = self.processor(image, size=_same_size(image), return_tensors="pt")["pixel_values"]
         parts = self.model.model.pixel_level_module
@@ -307,11 +324,13 @@ class Mask2Former:
         ):
             outputs = self.model(pixel_values=pixels)
         clock.seconds["decoder"] -= clock.seconds["backbone"] + clock.seconds["pixel decoder"]
+        return outputs
+
+    def decide(self, outputs: Any, decided: Decisions, size: tuple[int, int]) -> Panoptic:
         outputs.class_queries_logits, outputs.masks_queries_logits = decided.classes, decided.masks
-        with clock.stage("post-processing"):
-            result = self.post_processor.post_process_panoptic_segmentation(
-                outputs, threshold=0.0, label_ids_to_fuse=set(), target_sizes=[size]
-            )[0]
+        result = self.post_processor.post_process_panoptic_segmentation(
+            outputs, threshold=0.0, label_ids_to_fuse=set(), target_sizes=[size]
+        )[0]
         return result["segmentation"], result["segments_info"]
 
 
@@ -322,9 +341,6 @@ def _same_size(image: Image.Image) -> dict[str, int]:
 def picture(size: tuple[int, int]) -> Image.Image:
     height, width = size
     return Image.open(PHOTOGRAPH).convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-
-
-Runner = Callable[[Image.Image, Decisions, Clock], tuple[Tensor, list[Any]]]
 
 
 def build(path: PathName, setup: Setup, model: OmgSegForUniversalSegmentation) -> Runner:
@@ -342,18 +358,22 @@ def measure_time(setup: Setup) -> dict[str, Any]:
     report: dict[str, Any] = {}
     for size in setup.sizes:
         image = picture(size)
-        for survivors in setup.survivors:
-            decided = decisions(setup, size, survivors)
-            runs: dict[PathName, list[dict[str, float]]] = {path: [] for path in PATHS}
-            for repeat in range(setup.repeats):
-                for path, run in runners.items():
-                    clock = Clock()
-                    gc.collect()
-                    with torch.inference_mode():
-                        run(image, decided, clock)
-                    runs[path].append(clock.seconds)
-                    print(f"{_name(size)} {survivors} {path} {repeat}: {sum(clock.seconds.values()):.2f} s", flush=True)
-            report.setdefault(_name(size), {})[str(survivors)] = {path: _summary(runs[path]) for path in PATHS}
+        every = {str(survivors): decisions(setup, size, survivors) for survivors in setup.survivors}
+        runs: dict[str, dict[str, list[dict[str, float]]]] = {key: {path: [] for path in PATHS} for key in every}
+        for repeat in range(setup.repeats):
+            for path, runner in runners.items():
+                gc.collect()
+                clock = Clock()
+                with torch.inference_mode():
+                    outputs = runner.predict(image, clock)
+                    for survivors, decided in every.items():
+                        late = Clock()
+                        with late.stage("post-processing"):
+                            runner.decide(outputs, decided, size)
+                        runs[survivors][path].append(clock.seconds | late.seconds)
+                del outputs
+                print(f"{_name(size)} {path} {repeat}: {sum(clock.seconds.values()):.2f} s + post", flush=True)
+        report[_name(size)] = {key: {path: _summary(by_path[path]) for path in PATHS} for key, by_path in runs.items()}
     return report
 
 
@@ -387,7 +407,7 @@ def measure_memory(setup: Setup, path: PathName, size: tuple[int, int], survivor
     if reset.exists():
         reset.write_text("5")  # the peak starts again from what is resident now
     with torch.inference_mode():
-        runner(image, decided, Clock())
+        runner.decide(runner.predict(image, Clock()), decided, size)
     return _resident_bytes("VmHWM") - loaded
 
 

@@ -22,8 +22,8 @@ def test_the_plain_path_equals_the_shipped_one() -> None:
     with torch.inference_mode():
         for survivors in setup.survivors:
             decided = segment.decisions(setup, size, survivors)
-            our_map, our_segments = ours(image, decided, segment.Clock())
-            plain_map, plain_segments = plain(image, decided, segment.Clock())
+            our_map, our_segments = ours.decide(ours.predict(image, segment.Clock()), decided, size)
+            plain_map, plain_segments = plain.decide(plain.predict(image, segment.Clock()), decided, size)
             assert len(our_segments) == len(plain_segments) > 0
             assert torch.equal(our_map, plain_map)
 
