@@ -224,6 +224,9 @@ def _crop_span(length: int, target: int, factor: float, generator: np.random.Gen
 def _resize_pixels(image: Tensor, size: tuple[int, int], antialias: bool) -> Tensor:
     if image.shape[-2:] == size:
         return image
+    if min(*size, *image.shape[-2:]) == 1:  # torch's kernel for bytes fails on some of these
+        pixels = F.interpolate(image[None].float(), size=size, mode="bilinear", antialias=antialias)[0]
+        return pixels.round_().to(torch.uint8)
     return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=antialias)[0]
 
 
