@@ -1,6 +1,7 @@
 """Weights of others, converted: original OMG-Seg checkpoints (both directions) and OpenCLIP towers."""
 
 from .checkpoint import load_checkpoint
+from .folder import convert_checkpoint
 from .omg_seg import convert_omg_seg, to_original_omg_seg
 from .open_clip import VisionTower, convert_open_clip_text, convert_open_clip_vision
 from .report import ConversionReport
@@ -8,6 +9,7 @@ from .report import ConversionReport
 __all__ = [
     "ConversionReport",
     "VisionTower",
+    "convert_checkpoint",
     "convert_omg_seg",
     "convert_open_clip_text",
     "convert_open_clip_vision",
