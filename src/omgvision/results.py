@@ -123,6 +123,7 @@ class Result:
         categories: the vocabulary; empty where the task knows no classes.
         segments: in the order of the model: by size in maps, by score otherwise, by prompt after clicks.
         stem: what the names of saved files start with; empty for a single picture.
+        prompt_points, prompt_boxes: after clicks, where they were: (x, y, positive) and (x0, y0, x1, y1).
     """
 
     def __init__(
@@ -135,6 +136,8 @@ class Result:
         name: str,
         model_name: str,
         stem: str = "",
+        points: Sequence[visualization.Point] = (),
+        boxes: Sequence[visualization.Box] = (),
     ) -> None:
         self.task: Task = task
         self.image = image
@@ -143,7 +146,8 @@ class Result:
         self.name = name
         self.model_name = model_name
         self.stem = stem
-        self.prompts: tuple[tuple[tuple[float, float, bool], ...], tuple[visualization.Box, ...]] = ((), ())
+        self.prompt_points = tuple(points)
+        self.prompt_boxes = tuple(boxes)
         self._label_map: np.ndarray | None = None
 
     @classmethod
@@ -206,6 +210,8 @@ class Result:
         name: str = "image",
         model_name: str = "",
         stem: str = "",
+        points: Sequence[visualization.Point] = (),
+        boxes: Sequence[visualization.Box] = (),
     ) -> "Result":
         """Make a result of masks (bool [H, W] each, consumed one at a time) that may overlap."""
         segments = []
@@ -221,6 +227,8 @@ class Result:
             name=name,
             model_name=model_name,
             stem=stem,
+            points=points,
+            boxes=boxes,
         )
 
     # ------------------------------------------------------------------------------------------------- what was found
@@ -404,8 +412,9 @@ class Result:
             labels=names,
             opacity=opacity,
         )
-        points, boxes = self.prompts
-        return visualization.draw_prompts(picture, points=points, boxes=boxes) if points or boxes else picture
+        if not self.prompt_points and not self.prompt_boxes:
+            return picture
+        return visualization.draw_prompts(picture, points=self.prompt_points, boxes=self.prompt_boxes)
 
     def _tag(self, segment: Segment) -> str:
         # Class names may list synonyms ("person, child"): the first is enough for a picture.

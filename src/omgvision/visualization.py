@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy import ndimage
 
 Color = tuple[int, int, int]
+Point = tuple[float, float, bool]
 Box = tuple[float, float, float, float]
 
 POSITIVE: Color = (46, 204, 113)
@@ -230,7 +231,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 def draw_prompts(
     image: Image.Image,
     *,
-    points: Iterable[tuple[float, float, bool]] = (),
+    points: Iterable[Point] = (),
     boxes: Iterable[Box] = (),
 ) -> Image.Image:
     """Mark points (x, y, positive) in green or red and boxes (x0, y0, x1, y1) in amber; all in pixels of the image."""

@@ -1,0 +1,72 @@
+"""omgvision: one model for every segmentation task.
+
+The import registers the model with transformers' Auto classes and does nothing else.
+"""
+
+from transformers import (
+    AutoBackbone,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageSegmentation,
+    AutoModelForUniversalSegmentation,
+    AutoProcessor,
+)
+from transformers.models.auto import modeling_auto
+
+from .errors import UserError
+from .hub import load
+from .inputs import load_image, load_images
+from .models.omg_seg.backbone_omg_seg import ClipConvNextBackbone
+from .models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
+from .models.omg_seg.image_processing_omg_seg import OmgSegImageProcessor
+from .models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation, OmgSegModel
+from .models.omg_seg.processing_omg_seg import OmgSegProcessor
+from .predictor import Predictor, ResultStream
+from .results import Result, Segment
+from .session import ImageSession
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ClipConvNextBackbone",
+    "ClipConvNextConfig",
+    "ImageSession",
+    "OmgSegConfig",
+    "OmgSegForUniversalSegmentation",
+    "OmgSegImageProcessor",
+    "OmgSegModel",
+    "OmgSegProcessor",
+    "Predictor",
+    "Result",
+    "ResultStream",
+    "Segment",
+    "UserError",
+    "load",
+    "load_image",
+    "load_images",
+]
+
+
+def _register() -> None:
+    AutoConfig.register(ClipConvNextConfig.model_type, ClipConvNextConfig, exist_ok=True)
+    AutoConfig.register(OmgSegConfig.model_type, OmgSegConfig, exist_ok=True)
+    AutoBackbone.register(ClipConvNextConfig, ClipConvNextBackbone, exist_ok=True)
+    AutoModel.register(OmgSegConfig, OmgSegModel, exist_ok=True)
+    AutoModelForUniversalSegmentation.register(OmgSegConfig, OmgSegForUniversalSegmentation, exist_ok=True)
+    # The image-segmentation pipeline looks for this class only.
+    AutoModelForImageSegmentation.register(OmgSegConfig, OmgSegForUniversalSegmentation, exist_ok=True)
+    # One class under both names: transformers asks for "torchvision" first and warns when it is missing.
+    AutoImageProcessor.register(
+        OmgSegConfig,
+        image_processor_classes={"pil": OmgSegImageProcessor, "torchvision": OmgSegImageProcessor},
+        exist_ok=True,
+    )
+    AutoProcessor.register(OmgSegConfig, OmgSegProcessor, exist_ok=True)
+    # The pipeline's list of supported models is made from these names; without ours it logs an error and works all
+    # the same.
+    supported: dict[str, str] = modeling_auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES  # type: ignore[assignment]
+    supported[OmgSegConfig.model_type] = OmgSegForUniversalSegmentation.__name__
+
+
+_register()

@@ -1,0 +1,395 @@
+"""What users hold: pictures in, results out. Thin: processor → model → post-processing.
+
+Letters: Q queries, K classes, P prototypes a class, D width of the CLIP space, N prompts, h×w the stride-4 grid.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .data.class_lists import load_class_list
+from .errors import UserError
+from .inputs import ImageList, ImageSource, NamedImage, load_images
+from .models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
+from .models.omg_seg.postprocessing_omg_seg import (
+    instances,
+    panoptic,
+    proposals,
+    semantic,
+)
+from .models.omg_seg.processing_omg_seg import OmgSegProcessor
+from .models.omg_seg.vocabulary_omg_seg import check_names, split_synonyms
+from .results import Category, Result, SegmentLabel
+from .session import ImageSession, mask_sizes
+
+logger = logging.getLogger(__name__)
+
+SegmentTask = Literal["panoptic", "instance", "semantic", "everything"]
+TASKS: tuple[SegmentTask, ...] = get_args(SegmentTask)
+CLASS_LISTS = ("coco", "coco-things", "camvid")
+
+DEFAULT_THRESHOLDS: dict[SegmentTask, float] = {"panoptic": 0.0, "instance": 0.3, "semantic": 0.0, "everything": 0.3}
+"""Scores from which segments are shown. For panoptic maps the overlap rule of the original does the selection."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Class names ready for the model: `embeddings` [K, P, D] of unit norm, `thing_mask` and `seen_mask` [K] bool."""
+
+    categories: tuple[Category, ...]
+    embeddings: Tensor
+    thing_mask: Tensor
+    seen_mask: Tensor
+
+
+class ResultStream:
+    """The results of several pictures, computed one at a time when they are asked for; nothing is kept."""
+
+    def __init__(self, images: ImageList, predict: "_Predict") -> None:
+        self._images = images
+        self._predict = predict
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Result:
+        return self._predict(self._images[index], self._images.names[index])
+
+    def __iter__(self) -> Iterator[Result]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def names(self) -> list[str]:
+        """What the pictures are called, without repetitions; results are saved under these names."""
+        return self._images.names
+
+
+@dataclass(frozen=True)
+class _Predict:
+    """The arguments of one `segment` call, checked."""
+
+    predictor: "Predictor"
+    task: SegmentTask
+    vocabulary: Vocabulary | None
+    clip_fusion: bool
+    threshold: float
+
+    def __call__(self, named: NamedImage, stem: str) -> Result:
+        return self.predictor._segment(named, stem, self)
+
+
+class Predictor:
+    """A model and its processor, ready for pictures.
+
+    Attributes:
+        model: in evaluation mode.
+        processor: turns pictures into tensors and class names into embeddings.
+        name: what the weights are called; written into results.
+    """
+
+    def __init__(
+        self, model: OmgSegForUniversalSegmentation, processor: OmgSegProcessor, *, name: str = "omg-seg"
+    ) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Predictor({self.name}, {len(self.classes)} classes, {self.device}, {self.model.dtype})"
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the vocabulary that is stored with the weights."""
+        labels = sorted((int(index), name) for index, name in (self.model.config.id2label or {}).items())
+        return [name for _, name in labels[: self.model.config.num_classes]]
+
+    # -------------------------------------------------------------------------------------------------------- segment
+
+    @overload
+    def segment(
+        self,
+        source: Image.Image | np.ndarray | Tensor,
+        *,
+        task: SegmentTask = "panoptic",
+        classes: Sequence[str] | str | None = None,
+        things: Sequence[str] | None = None,
+        clip_fusion: bool = False,
+        threshold: float | None = None,
+    ) -> Result: ...
+
+    @overload
+    def segment(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        task: SegmentTask = "panoptic",
+        classes: Sequence[str] | str | None = None,
+        things: Sequence[str] | None = None,
+        clip_fusion: bool = False,
+        threshold: float | None = None,
+    ) -> Any: ...
+
+    @overload
+    def segment(
+        self,
+        source: Iterable[ImageSource],
+        *,
+        task: SegmentTask = "panoptic",
+        classes: Sequence[str] | str | None = None,
+        things: Sequence[str] | None = None,
+        clip_fusion: bool = False,
+        threshold: float | None = None,
+    ) -> ResultStream: ...
+
+    def segment(
+        self,
+        source: ImageSource | Iterable[ImageSource],
+        *,
+        task: SegmentTask = "panoptic",
+        classes: Sequence[str] | str | None = None,
+        things: Sequence[str] | None = None,
+        clip_fusion: bool = False,
+        threshold: float | None = None,
+    ) -> Result | ResultStream:
+        """Segment a picture, or many.
+
+        Args:
+            source: one picture (file, http(s) address, PIL image, array, tensor) or several (folder, pattern, list);
+                see `omgvision.inputs.load_images`.
+            task: "panoptic": every pixel to one segment, things counted; "instance": the countable things, masks may
+                overlap; "semantic": a class for every pixel; "everything": masks of all that looks like an object,
+                without classes.
+            classes: words of your choice, synonyms of one class separated by commas ("sofa, couch"); or the name of a
+                bundled list: "coco", "coco-things", "camvid"; None = the vocabulary stored with the weights. They are
+                encoded once and not stored in the model.
+            things: which of `classes` are countable. None = all but those that COCO or CamVid count as stuff (sky,
+                grass, road, …).
+            clip_fusion: mix in CLIP's own opinion of each mask, as the original does for classes outside of its
+                training vocabulary. Needs CLIP weights in the backbone.
+            threshold: scores that a segment must exceed, 0 to 1; None = `DEFAULT_THRESHOLDS[task]`. Not for "semantic".
+
+        Returns:
+            A `Result` for one picture; for several a `ResultStream`, which has a length and computes each result when
+            it is reached.
+
+        Raises:
+            UserError: anything above is not as described.
+        """
+        if task not in TASKS:
+            raise UserError(f"unknown task {task!r}: expected one of {', '.join(TASKS)}")
+        if threshold is not None:
+            if task == "semantic":
+                raise UserError("task semantic has no threshold: every pixel gets its best class; leave threshold out")
+            if not 0 <= threshold <= 1:
+                raise UserError(f"threshold must lie between 0 and 1, got {threshold}")
+        if clip_fusion and (task == "everything" or self.model.clip_head is None):
+            raise UserError(
+                "clip_fusion compares masks with class names: leave it off for task everything"
+                if task == "everything"
+                else f"{self.name} has no CLIP head: leave clip_fusion off"
+            )
+        images = load_images(source)
+        if task == "everything":
+            if classes is not None or things is not None:
+                raise UserError(
+                    "task everything knows no classes: leave classes and things out, or choose another task"
+                )
+            vocabulary = None
+        else:
+            vocabulary = self.vocabulary(classes, things=things)
+        predict = _Predict(
+            predictor=self,
+            task=task,
+            vocabulary=vocabulary,
+            clip_fusion=clip_fusion,
+            threshold=DEFAULT_THRESHOLDS[task] if threshold is None else threshold,
+        )
+        return predict(images[0], "") if images.single else ResultStream(images, predict)
+
+    @torch.inference_mode()
+    def _segment(self, named: NamedImage, stem: str, call: _Predict) -> Result:
+        encoded = self._encode(named.image)
+        output = self.model(encoder_outputs=encoded, clip_fusion=call.clip_fusion, **_class_arguments(call.vocabulary))
+        sizes = mask_sizes(encoded, named.image)
+        masks = _float(output.masks_queries_logits)[0]
+        fused = output.fused_class_logits
+        scores = _float(output.class_queries_logits if fused is None else fused)[0]
+        categories = call.vocabulary.categories if call.vocabulary else ()
+        about: dict[str, Any] = {
+            "task": call.task,
+            "image": named.image,
+            "categories": categories,
+            "name": named.name,
+            "model_name": self.name,
+            "stem": stem,
+        }
+        if call.task == "everything":
+            found = proposals(_float(output.iou_logits)[0], mask_logits=masks, sizes=sizes, threshold=call.threshold)
+            return Result.from_masks(
+                (mask.cpu().numpy() for mask in found.masks),
+                [SegmentLabel(score=score) for score in found.scores.tolist()],
+                **about,
+            )
+        assert call.vocabulary is not None
+        thing_mask = call.vocabulary.thing_mask
+        if call.task == "instance":
+            found = instances(scores, mask_logits=masks, thing_mask=thing_mask, sizes=sizes, threshold=call.threshold)
+            labels = [
+                SegmentLabel(label_id=label, score=score)
+                for label, score in zip(found.labels.tolist(), found.scores.tolist(), strict=True)
+            ]
+            return Result.from_masks((mask.cpu().numpy() for mask in found.masks), labels, **about)
+        if call.task == "semantic":
+            class_map = semantic(scores, mask_logits=masks, sizes=sizes).cpu().numpy()
+            every = {index + 1: SegmentLabel(label_id=index) for index in range(len(categories))}
+            return Result.from_label_map(class_map + 1, every, **about)
+        label_map, infos = panoptic(
+            scores, mask_logits=masks, thing_mask=thing_mask, sizes=sizes, threshold=call.threshold
+        )
+        by_id = {info.id: SegmentLabel(label_id=info.label_id, score=info.score) for info in infos}
+        return Result.from_label_map(label_map.cpu().numpy(), by_id, **about)
+
+    # ----------------------------------------------------------------------------------------------------- vocabulary
+
+    def vocabulary(
+        self, classes: Sequence[str] | str | None = None, *, things: Sequence[str] | None = None
+    ) -> Vocabulary:
+        """Class names → what the model compares with; see `segment` for the arguments.
+
+        Raises:
+            UserError: no names, empty or repeated names, an unknown list, `things` that are not among the names, or a
+                model without a text tower.
+        """
+        config = self.model.config
+        if classes is None:
+            if things is not None:
+                raise UserError("things belongs to classes: give both, or neither for the model's own vocabulary")
+            if not config.num_classes:
+                raise UserError(
+                    f"{self.name} has no vocabulary of its own: give classes, for example classes=['person', 'sky']"
+                    " or classes='coco' (on the command line --classes)"
+                )
+            flags = self.model.thing_mask.tolist()
+            categories = tuple(Category(name, thing) for name, thing in zip(self.classes, flags, strict=True))
+            return Vocabulary(categories, self.model.class_embeddings, self.model.thing_mask, self.model.seen_mask)
+        names = _checked_names(classes)
+        countable = _things_of(names, things)
+        if isinstance(classes, str) and things is None:
+            countable = load_class_list(_list_name(classes)).things
+        if self.model.text_model is None:
+            raise UserError(
+                f"{self.name} has no text tower and cannot read class names: convert it together with OpenCLIP weights"
+                " (omg convert), or leave classes out"
+            )
+        embeddings = self.processor.encode_vocabulary(names, model=self.model).to(self.device, self.model.dtype)
+        known = {synonym for name in self.classes for synonym in split_synonyms(name)}
+        seen = [any(synonym in known for synonym in split_synonyms(name)) for name in names]
+        return Vocabulary(
+            categories=tuple(Category(name, thing) for name, thing in zip(names, countable, strict=True)),
+            embeddings=embeddings,
+            thing_mask=torch.tensor(countable, dtype=torch.bool, device=self.device),
+            seen_mask=torch.tensor(seen, dtype=torch.bool, device=self.device),
+        )
+
+    # ---------------------------------------------------------------------------------------------------------- click
+
+    def open(self, image: ImageSource) -> ImageSession:
+        """Encode a picture once; the session answers clicks from that."""
+        source = load_images(image)
+        if not source.single:
+            raise UserError(f"a session holds one image, got {len(source)}: name a single file")
+        named = source[0]
+        with torch.inference_mode():
+            encoded = self._encode(named.image)
+        return ImageSession(self.model, named, encoded, model_name=self.name)
+
+    def click(
+        self,
+        image: ImageSource,
+        points: Sequence[Any] | None = None,
+        *,
+        labels: Sequence[Any] | None = None,
+        boxes: Sequence[Any] | None = None,
+        masks: Sequence[Any] | None = None,
+    ) -> Result:
+        """Masks of what is pointed at, in one go; see `ImageSession.click` for the prompts."""
+        return self.open(image).click(points, labels=labels, boxes=boxes, masks=masks)
+
+    # ---------------------------------------------------------------------------------------------------------- model
+
+    def _encode(self, image: Image.Image) -> OmgSegEncoderOutput:
+        inputs = self.processor.image_processor(images=image, return_tensors="pt")
+        pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
+        return self.model.encode(pixels, pixel_mask=inputs["pixel_mask"].to(self.device))
+
+
+def _class_arguments(vocabulary: Vocabulary | None) -> dict[str, Tensor]:
+    if vocabulary is None:
+        return {}
+    return {
+        "class_embeddings": vocabulary.embeddings,
+        "thing_mask": vocabulary.thing_mask,
+        "seen_mask": vocabulary.seen_mask,
+    }
+
+
+def _float(value: Tensor | None) -> Tensor:
+    assert value is not None
+    return value.float()
+
+
+def _list_name(name: str) -> Literal["coco", "coco-things", "camvid"]:
+    for known in CLASS_LISTS:
+        if name == known:
+            return known
+    raise UserError(
+        f"classes={name!r}: expected a list of names, as in ['person', 'sky'], or one of the bundled lists"
+        f" {', '.join(CLASS_LISTS)}"
+    )
+
+
+def _checked_names(classes: Sequence[str] | str) -> list[str]:
+    if isinstance(classes, str):
+        return list(load_class_list(_list_name(classes)).names)
+    names = list(classes)
+    for position, name in enumerate(names, start=1):
+        if not isinstance(name, str):
+            raise UserError(f"class {position} is {name!r}: expected a name (text), got {type(name).__name__}")
+    try:
+        check_names(names)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return [name.strip() for name in names]
+
+
+def _things_of(names: Sequence[str], things: Sequence[str] | None) -> tuple[bool, ...]:
+    """Which names are countable."""
+    if things is not None:
+        wanted = {",".join(split_synonyms(thing)) for thing in things}
+        flags = tuple(",".join(split_synonyms(name)) in wanted for name in names)
+        known = {",".join(split_synonyms(name)) for name in names}
+        for thing in things:
+            if ",".join(split_synonyms(thing)) not in known:
+                raise UserError(f"things names {thing!r}, which is not among the classes")
+        return flags
+    things_known: set[str] = set()
+    stuff_known: set[str] = set()
+    for listed in (load_class_list("coco"), load_class_list("camvid")):
+        for spelled, official, thing in zip(listed.names, listed.official_names, listed.things, strict=True):
+            (things_known if thing else stuff_known).update([*split_synonyms(spelled), *split_synonyms(official)])
+    # A synonym that some list counts is a thing: "fence" or "table" differ from list to list.
+    return tuple(
+        not any(synonym in stuff_known and synonym not in things_known for synonym in split_synonyms(name))
+        for name in names
+    )
