@@ -102,7 +102,9 @@ class SegmentationObjective(nn.Module):
             prompt_mask=prompts.prompt_mask,
             mask_labels=prompts.mask_labels,
         )
-        losses = {"prompts": output.loss}
+        # The original divides by the prompts of one image, so that its loss grows with the batch; a mean does not.
+        images = len(prompts.prompt_mask)
+        losses = {"prompts": output.loss / images}
         if points is None or labels is None or not self.settings.refinement_rounds:
             return losses
         count = points.shape[1]
@@ -122,7 +124,7 @@ class SegmentationObjective(nn.Module):
                 previous_mask_logits=previous,
                 mask_labels=clicked.mask_labels,
             )
-            refined.append(output.loss)
+            refined.append(output.loss / images)
         losses["refined"] = torch.stack(refined).mean()
         return losses
 
@@ -141,13 +143,14 @@ class SegmentationObjective(nn.Module):
         ]
         return [names[index] for index in chosen.tolist()], renumbered
 
-    def encode_names(self, names: Sequence[str]) -> Tensor:
+    def encode_names(self, names: Sequence[str], *, templates: Sequence[str] | None = None) -> Tensor:
         """Each name (a random one of its comma-separated synonyms) in a random template → [K, 1, D] of unit norm."""
+        templates = self.templates if templates is None else templates
         texts = []
         for name in names:
             synonyms = split_synonyms(name)
             synonym = synonyms[int(torch.randint(len(synonyms), ()))]
-            template = self.templates[int(torch.randint(len(self.templates), ()))]
+            template = templates[int(torch.randint(len(templates), ()))]
             texts.append(template.format(synonym))
         for text in texts:
             if text not in self._token_ids:

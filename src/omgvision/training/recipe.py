@@ -87,6 +87,7 @@ class Recipe:
         data: Folder that holds the data sets.
         out: Folder of the run: `checkpoint.pt`, `log.jsonl`, `weights/`.
         steps: Optimizer steps of the whole run.
+        image_size: Longest side in pixels to which the exported processor scales.
         minutes: When given, the run follows the clock instead of `steps`: schedule and stages advance by the elapsed
             share of this budget. Such a run can be resumed, but not be repeated bit for bit.
         stages: Resolutions, in order.
@@ -103,6 +104,7 @@ class Recipe:
     out: Path
     steps: int
     stages: tuple[Stage, ...]
+    image_size: int = 384
     minutes: float | None = None
     accumulation: int = 1
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)

@@ -1,0 +1,169 @@
+"""`omg-seg-nano`: the weights that come with the package, from scratch, on photographs that fit on a memory stick."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from transformers import CLIPTextConfig
+
+from omgvision.data import (
+    Augmentation,
+    CocoInstances,
+    CocoPanoptic,
+    InMemory,
+    MaskFolder,
+    SyntheticScenes,
+    YouTubeVisFrames,
+    load_class_list,
+)
+from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
+from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
+from omgvision.models.omg_seg.vocabulary_omg_seg import TEMPLATES, build_clip_tokenizer
+from omgvision.training.objective import SegmentationObjective
+from omgvision.training.probe import Probe, evenly
+from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
+from omgvision.training.sources import MixtureBatches, Part
+
+
+def nano() -> Recipe:
+    """The recipe of `omg-seg-nano`.
+
+    `omg train nano data=/work/shared/data out=runs/nano`
+    """
+    return Recipe(
+        name="omg-seg-nano",
+        data=Path("shared/data"),
+        out=Path("runs/nano"),
+        steps=8000,
+        stages=(
+            Stage(size=(192, 256), batch_size=8, share=0.65),
+            Stage(size=(256, 352), batch_size=8, share=0.35),
+        ),
+        optimizer=OptimizerSettings(
+            learning_rate=6e-4,
+            weight_decay=0.05,
+            betas=(0.9, 0.98),
+            backbone_factor=1.0,
+            text_factor=1.0,
+            clip_norm=1.0,
+            warmup_steps=200,
+        ),
+        objective=ObjectiveSettings(points=8, boxes=4, refinement_rounds=1, prompts_only=("davis2016",)),
+        ema_decay=0.999,
+        log_every=20,
+        checkpoint_every=200,
+        evaluate_every=500,
+    )
+
+
+def model_config() -> OmgSegConfig:
+    """ConvNeXt-Atto under a narrow OMG-Seg head, with a text tower of its own."""
+    return OmgSegConfig(
+        backbone_config=ClipConvNextConfig(
+            hidden_sizes=(40, 80, 160, 320), depths=(2, 2, 6, 2), layer_scale_init_value=0.1
+        ),
+        text_config=CLIPTextConfig(
+            vocab_size=49408,
+            hidden_size=64,
+            intermediate_size=256,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=77,
+            projection_dim=128,
+        ),
+        clip_head="linear",
+        embedding_dim=128,
+        hidden_size=96,
+        num_attention_heads=6,
+        num_queries=64,
+        encoder_layers=3,
+        encoder_ffn_dim=384,
+        decoder_layers=6,
+        decoder_ffn_dim=384,
+        point_refinement=True,
+        box_prompt_index=1,
+        freeze_backbone=False,
+        num_loss_points=1024,
+        dense_loss_weight=1.0,
+        region_loss_weight=0.5,
+    )
+
+
+def source(recipe: Recipe) -> MixtureBatches:
+    """Train parts of coco_mini, camvid and davis2016_mini, and rendered scenes."""
+    coco, davis = recipe.data / "coco_mini", recipe.data / "davis2016_mini"
+    photographs = Augmentation(scale=(0.8, 2.0))
+    return MixtureBatches(
+        [
+            Part(
+                InMemory(CocoInstances(coco / "instances_train.json", images=coco / "images")),
+                weight=0.30,
+                augmentation=photographs,
+            ),
+            Part(
+                InMemory(CocoPanoptic(coco / "panoptic_train.json", images=coco / "images")),
+                weight=0.25,
+                augmentation=photographs,
+            ),
+            Part(
+                InMemory(camvid_part(recipe, "train", split_things=True)),
+                weight=0.25,
+                augmentation=photographs,
+            ),
+            Part(
+                InMemory(
+                    YouTubeVisFrames(
+                        davis / "instances_train.json", images=davis / "JPEGImages", every=2, name="davis2016"
+                    )
+                ),
+                weight=0.08,
+                augmentation=photographs,
+            ),
+            Part(SyntheticScenes(seed=recipe.seed, size=(240, 320), length=10**6), weight=0.12),
+        ],
+        seed=recipe.seed,
+    )
+
+
+def camvid_part(recipe: Recipe, part: Literal["train", "val"], *, split_things: bool) -> MaskFolder:
+    """CamVid's train or val images."""
+    folder = recipe.data / "camvid"
+    classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+    return MaskFolder(
+        folder / "images" / part,
+        masks=folder / "labels" / part,
+        classes=classes["classes"],
+        things=classes["things"],
+        void=classes["void"],
+        split_things=split_things,
+        name="camvid",
+    )
+
+
+def objective(recipe: Recipe) -> SegmentationObjective:
+    """The model at random initialisation, and what a step asks of it."""
+    return SegmentationObjective(
+        OmgSegForUniversalSegmentation(model_config()),
+        tokenizer=build_clip_tokenizer(),
+        templates=TEMPLATES,
+        settings=recipe.objective,
+    )
+
+
+def probe(recipe: Recipe) -> Probe:
+    """32 val images of each kind at the size of the last stage."""
+    coco = recipe.data / "coco_mini"
+    return Probe(
+        {
+            "camvid": evenly(camvid_part(recipe, "val", split_things=False), 32),
+            "coco": evenly(CocoPanoptic(coco / "panoptic_val.json", images=coco / "images"), 32),
+        },
+        evenly(CocoInstances(coco / "instances_val.json", images=coco / "images"), 32),
+        size=recipe.stages[-1].size,
+    )
+
+
+def vocabulary() -> tuple[list[str], list[bool]]:
+    """The classes stored with the weights: COCO's 133."""
+    classes = load_class_list("coco")
+    return list(classes.names), list(classes.things)
