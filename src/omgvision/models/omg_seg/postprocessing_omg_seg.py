@@ -4,8 +4,8 @@ Letters: Q queries, N of them kept, K classes, h × w mask logits (stride 4 of t
 
 The original resizes every mask to the canvas, cuts the padding off, resizes again to the size asked for and only then
 decides. That is [Q, H, W] floats, and most of a panoptic result's time. The same decisions are made here tile by tile:
-both resizes are one small matrix an axis, and because bilinear weights are non-negative and sum to one, the smallest and
-the largest low-resolution logit under a tile bound all logits inside it. A query (or class) whose upper bound stays
+both resizes are one small matrix an axis, and because bilinear weights are non-negative and sum to one, the smallest
+and the largest low-resolution logit under a tile bound all logits inside it. A query (or class) whose upper bound stays
 below another's lower bound cannot win a pixel of that tile and is never resized there. Results equal the plain way
 apart from the rounding of the interpolation.
 """
@@ -176,7 +176,7 @@ def panoptic(
         return torch.zeros(sizes.target, dtype=torch.int32, device=mask_logits.device), []
     scores, labels = scores[kept], labels[kept]
     masks = _TiledMasks(mask_logits[kept], sizes)
-    cut = math.log(mask_threshold / (1 - mask_threshold))
+    cut = _logit(mask_threshold)
 
     lowest, highest = scores[:, None] * masks.lower.sigmoid(), scores[:, None] * masks.upper.sigmoid()
     contenders = highest >= lowest.amax(0) * (1 - _SLACK)
@@ -270,19 +270,20 @@ def instances(
     sizes: MaskSizes,
     max_instances: int = 100,
     threshold: float = 0.0,
+    mask_threshold: float = 0.5,
 ) -> InstanceMasks:
     """The best (query, class) pairs as overlapping masks; one query may stand for several classes.
 
     The `max_instances` best class probabilities (softmax without void) are taken first and stuff is dropped afterwards,
-    as the original does, so fewer may remain. Score = class probability × mean mask probability inside the mask; results
-    with a score not above `threshold`, and so all empty masks, are left out. Other args as in `panoptic`.
+    as the original does, so fewer may remain. Score = class probability × mean mask probability inside the mask;
+    results with a score not above `threshold`, and so all empty masks, are left out. Other args as in `panoptic`.
     """
     probabilities = class_logits[:, :-1].float().softmax(-1)
     scores, pairs = probabilities.flatten().topk(min(max_instances, probabilities.numel()))
     labels = pairs % probabilities.shape[1]
     keep = thing_mask.to(labels.device)[labels] & (scores > threshold)  # the mean below is at most 1
     scores, labels, queries = scores[keep], labels[keep], (pairs // probabilities.shape[1])[keep]
-    masks, boxes, quality = _render(mask_logits[queries], sizes)
+    masks, boxes, quality = _render(mask_logits[queries], sizes, cut=_logit(mask_threshold))
     scores = scores * quality
     order = scores.argsort(descending=True, stable=True)
     order = order[scores[order] > threshold]
@@ -311,7 +312,7 @@ def proposals(
     if nms_threshold is not None:
         queries = queries[_suppress(mask_logits[queries], sizes, nms_threshold)]
     queries = queries[:max_proposals]
-    masks, boxes, _ = _render(mask_logits[queries], sizes)
+    masks, boxes, _ = _render(mask_logits[queries], sizes, cut=0.0)
     return InstanceMasks(
         masks=masks, scores=objectness[queries], labels=torch.full_like(queries, -1), boxes=boxes, queries=queries
     )
@@ -319,11 +320,17 @@ def proposals(
 
 def prompt_masks(mask_logits: Tensor, *, sizes: MaskSizes) -> Tensor:
     """Masks bool [N,H,W] of prompt queries with logits [N,h,w]: probability above one half."""
-    return _render(mask_logits, sizes)[0]
+    return _render(mask_logits, sizes, cut=0.0)[0]
 
 
-def _render(mask_logits: Tensor, sizes: MaskSizes) -> tuple[Tensor, Tensor, Tensor]:
-    """Masks [N,H,W] (logit > 0), their boxes [N,4] (zeros when empty), mean probability inside [N] (0 when empty)."""
+def _logit(probability: float) -> float:
+    if not 0 < probability < 1:
+        raise ValueError(f"mask_threshold: expected a probability between 0 and 1, got {probability}")
+    return math.log(probability / (1 - probability))
+
+
+def _render(mask_logits: Tensor, sizes: MaskSizes, *, cut: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Masks [N,H,W] (logit > cut), their boxes [N,4] (zeros when empty), mean probability inside [N] (0 when empty)."""
     height, width = sizes.target
     count = len(mask_logits)
     out = mask_logits.new_zeros((count, height, width), dtype=torch.bool)
@@ -332,9 +339,9 @@ def _render(mask_logits: Tensor, sizes: MaskSizes) -> tuple[Tensor, Tensor, Tens
     masks = _TiledMasks(mask_logits, sizes)
     rows, columns = out.new_zeros((count, height)), out.new_zeros((count, width))
     total, area = masks.lower.new_zeros(count), masks.lower.new_zeros(count)
-    for _, tile, queries in masks.select(masks.upper > 0):
+    for _, tile, queries in masks.select(masks.upper > cut):
         logits = masks.logits(queries, tile)
-        positive = logits > 0
+        positive = logits > cut
         out[queries, tile.rows, tile.columns] = positive
         rows[queries, tile.rows] |= positive.any(2)
         columns[queries, tile.columns] |= positive.any(1)
@@ -345,20 +352,21 @@ def _render(mask_logits: Tensor, sizes: MaskSizes) -> tuple[Tensor, Tensor, Tens
 
 
 def _argmax(values: Tensor) -> Tensor:
-    """First-axis argmax of [n,H,W] non-negative values, the first of equals. On CPU, torch's own is several times slower
-    than maxima without indices: so blocks of rows first, then the rows of the best block."""
+    """Argmax over the first axis of [n,H,W], the first of equals.
+
+    On CPU torch's own is several times slower than maxima without indices: so blocks first, then the best block.
+    """
     count, block = len(values), 16
     if count <= block:
         return values.max(0).indices
-    blocks = -(-count // block)
-    padded = F.pad(values.flatten(1), (0, 0, 0, blocks * block - count), value=-1.0).view(blocks, block, -1)
-    best = padded.amax(1).max(0).indices
-    within = padded.gather(0, best.expand(1, block, -1))[0].max(0).indices
-    return (best * block + within).view(values.shape[1:])
+    maxima = torch.stack([rows.amax(0) for rows in values.split(block)])
+    start = maxima.max(0).indices * block
+    rows = (start + torch.arange(block, device=values.device)[:, None, None]).clamp_(max=count - 1)
+    return rows.gather(0, values.gather(0, rows).max(0).indices[None])[0]
 
 
 def _count(logits: Tensor, cut: float) -> Tensor:
-    """Pixels of each [n,H,W] map that reach `cut`. Compared into floats, whose sums are vectorised and, under 2^24, exact."""
+    """Pixels of each [n,H,W] map that reach `cut`; float sums are vectorised and exact for counts this small."""
     return torch.ge(logits, cut, out=torch.empty_like(logits)).sum((1, 2)).long()
 
 
