@@ -116,6 +116,12 @@ def test_unknown_category_is_named(panoptic_folder: Path, instances_folder: Path
         CocoInstances(instances_folder / "instances.json", images=instances_folder / "images")
 
 
+def test_missing_key_is_named(instances_folder: Path) -> None:
+    edit(instances_folder / "instances.json", lambda content: content["images"][1].pop("height"))
+    with pytest.raises(ValueError, match="entry 1 of images lacks height"):
+        CocoInstances(instances_folder / "instances.json", images=instances_folder / "images")
+
+
 def test_unknown_picture_is_named(instances_folder: Path) -> None:
     edit(instances_folder / "instances.json", lambda content: content["images"].pop())
     with pytest.raises(ValueError, match="annotates image 1, which it lacks"):

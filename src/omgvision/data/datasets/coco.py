@@ -13,6 +13,8 @@ from ..class_lists import plain_names
 from ..sample import Sample, layers_from_masks
 from .reading import check_files_exist, read_annotations, read_label_map, read_rgb
 
+_IMAGE_KEYS = ("id", "file_name", "height", "width")
+
 
 class _Categories:
     """A json's categories: vocabulary, countability and the way from category id to label."""
@@ -31,7 +33,7 @@ class _Categories:
             raise ValueError(f"annotations: {where} has category id {category}, which is not among the categories")
 
 
-def image_entries(content: dict[str, Any]) -> dict[int, dict[str, Any]]:
+def _image_entries(content: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """The json's images by id, in ascending order of id."""
     return {entry["id"]: entry for entry in sorted(content["images"], key=lambda entry: entry["id"])}
 
@@ -63,14 +65,21 @@ class CocoPanoptic:
             ValueError: a file is missing, an image unknown, a category unknown.
         """
         annotations = Path(annotations)
-        content = read_annotations(annotations, keys=("images", "annotations", "categories"))
+        content = read_annotations(
+            annotations,
+            keys={
+                "images": _IMAGE_KEYS,
+                "annotations": ("image_id", "file_name", "segments_info"),
+                "categories": ("id", "name", "isthing"),
+            },
+        )
         categories = _Categories(content["categories"], plain=plain)
         self.name = name
         self.names, self.things, self.category_ids = categories.names, categories.things, categories.ids
         self._label_of = categories.label_of
         self._images = Path(images)
         self._segmentations = Path(segmentations) if segmentations else annotations.with_suffix("")
-        entries = image_entries(content)
+        entries = _image_entries(content)
         self._items: list[tuple[dict[str, Any], dict[str, Any]]] = []
         for annotation in sorted(content["annotations"], key=lambda entry: entry["image_id"]):
             if annotation["image_id"] not in entries:
@@ -130,13 +139,20 @@ class CocoInstances:
             ValueError: a file is missing, an image unknown, a category unknown.
         """
         annotations = Path(annotations)
-        content = read_annotations(annotations, keys=("images", "annotations", "categories"))
+        content = read_annotations(
+            annotations,
+            keys={
+                "images": _IMAGE_KEYS,
+                "annotations": ("image_id", "category_id", "segmentation"),
+                "categories": ("id", "name"),
+            },
+        )
         categories = _Categories(content["categories"], plain=plain)
         self.name = name
         self.names, self.things, self.category_ids = categories.names, categories.things, categories.ids
         self._label_of = categories.label_of
         self._images = Path(images)
-        entries = image_entries(content)
+        entries = _image_entries(content)
         objects: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in entries}
         for annotation in content["annotations"]:
             if annotation["image_id"] not in objects:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 
-def read_annotations(path: str | Path, *, keys: Collection[str]) -> dict[str, Any]:
-    """The json object in `path`, which must have `keys`.
+def read_annotations(path: str | Path, *, keys: Mapping[str, Collection[str]]) -> dict[str, Any]:
+    """The json object in `path`.
 
+    Args:
+        path: the file.
+        keys: for each list that the object must have, the keys that its entries must have.
     Raises:
         ValueError: no such file, not json, or a key is missing.
     """
@@ -29,6 +32,11 @@ def read_annotations(path: str | Path, *, keys: Collection[str]) -> dict[str, An
     missing = sorted(set(keys) - set(content)) if isinstance(content, dict) else sorted(keys)
     if missing:
         raise ValueError(f"annotations: {path} lacks {', '.join(missing)}")
+    for name, wanted in keys.items():
+        for number, entry in enumerate(content[name]):
+            absent = [key for key in wanted if key not in entry]
+            if absent:
+                raise ValueError(f"annotations: {path}: entry {number} of {name} lacks {', '.join(absent)}")
     return content
 
 

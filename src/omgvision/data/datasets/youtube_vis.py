@@ -36,7 +36,14 @@ class YouTubeVisFrames:
         if every < 1:
             raise ValueError(f"every: expected 1 or more, got {every}")
         annotations = Path(annotations)
-        content = read_annotations(annotations, keys=("videos", "annotations", "categories"))
+        content = read_annotations(
+            annotations,
+            keys={
+                "videos": ("id", "file_names", "height", "width"),
+                "annotations": ("video_id", "category_id", "segmentations"),
+                "categories": ("id", "name"),
+            },
+        )
         self.name = name
         self.names: tuple[str, ...] = tuple(entry["name"] for entry in content["categories"])
         self.things = (True,) * len(self.names)
