@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection, PreTrainedModel
@@ -37,7 +38,7 @@ def convert_checkpoint(
     * An original OMG-Seg checkpoint, with the OpenCLIP file of its backbone where it has no ``backbone.*`` of its own
       (the text tower comes from there too, or from a file of the original's text class), becomes an
       ``OmgSegForUniversalSegmentation`` with its processor, for ``omg.load(output)``.
-    * An OpenCLIP file alone becomes a ``ClipConvNextBackbone`` (``AutoBackbone.from_pretrained(output)``), its CLIP
+    * An OpenCLIP file alone becomes a ``ClipConvNextBackbone`` (its ``from_pretrained`` takes the folder), its CLIP
       head ``clip_head.safetensors`` and its text tower the subfolder ``text_model`` (weights and tokenizer).
     * A file of the original's text class alone becomes a ``CLIPTextModelWithProjection`` with its tokenizer.
 
@@ -154,17 +155,18 @@ def _save(model: PreTrainedModel, state: Mapping[str, Tensor], folder: Path) -> 
 @contextmanager
 def _folder(output: Path) -> Iterator[Path]:
     """A temporary folder beside ``output`` that becomes ``output`` when all went well and is removed otherwise."""
+    temporary = None
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror}); choose a folder that can") from error
-    try:
         yield temporary
         temporary.chmod(0o755)  # mkdtemp makes it private
         if output.exists():
             output.rmdir()
         temporary.rename(output)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(f"{output}: cannot be written ({reason}); choose another folder or make room") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)  # gone already when all went well
