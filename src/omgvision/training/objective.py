@@ -48,14 +48,15 @@ class SegmentationObjective(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of one batch: `loss`, their weighted sum, and its parts."""
-        batch = moved(batch, self.model.device)
+        batch = with_small_masks(moved(batch, self.model.device))
         encoded = self.model.encode(batch.pixel_values, pixel_mask=batch.pixel_mask)
         losses: dict[str, Tensor] = {}
         if batch.dataset not in self.settings.prompts_only:
             losses |= self.object_losses(encoded, batch)
-        prompts = batch.prompts if batch.prompts is not None else self.draw_prompts(batch.mask_labels)
+        canvas = batch.pixel_values.shape[-2:]
+        prompts = batch.prompts if batch.prompts is not None else self.draw_prompts(batch.mask_labels, canvas=canvas)
         if self.settings.prompt_weight and prompts.prompt_mask.any():
-            losses |= self.prompt_losses(encoded, prompts, canvas=batch.pixel_values.shape[-2:])
+            losses |= self.prompt_losses(encoded, prompts, canvas=canvas)
         weights = {"objects": 1.0, "prompts": self.settings.prompt_weight, "refined": self.settings.prompt_weight}
         # A batch may have neither; its loss must still reach the weights for the backward pass.
         total = encoded.mask_features.sum() * 0
@@ -76,15 +77,18 @@ class SegmentationObjective(nn.Module):
         parts = {f"objects/{name}": loss for name, loss in output.loss_dict.items() if "." not in name}
         return {"objects": output.loss, **parts}
 
-    def draw_prompts(self, mask_labels: Sequence[Tensor]) -> Prompts:
-        """Clicks and boxes on objects of the batch; every image has the clicks first."""
+    def draw_prompts(self, mask_labels: Sequence[Tensor], *, canvas: Sequence[int]) -> Prompts:
+        """Clicks and boxes on objects of the batch, in canvas pixels; every image has the clicks first."""
         clicks = sample_prompts(mask_labels, number=self.settings.points)
         boxes = sample_box_prompts(mask_labels, number=self.settings.boxes)
+        assert clicks.points is not None and boxes.boxes is not None
+        height, width = mask_labels[0].shape[-2:]
+        scale = clicks.points.new_tensor((canvas[1] / width, canvas[0] / height))
         pairs = zip(clicks.mask_labels, boxes.mask_labels, strict=True)
         return Prompts(
-            points=clicks.points,
+            points=clicks.points * scale,
             point_labels=clicks.point_labels,
-            boxes=boxes.boxes,
+            boxes=boxes.boxes * scale.repeat(2),
             prompt_mask=torch.cat((clicks.prompt_mask, boxes.prompt_mask), dim=1),
             mask_labels=[torch.cat(pair) for pair in pairs],
         )
@@ -187,6 +191,16 @@ def moved(batch: Batch, device: torch.device) -> Batch:
         class_labels=[labels.to(device, non_blocking=True) for labels in batch.class_labels],
         prompts=prompts,
     )
+
+
+def with_small_masks(batch: Batch) -> Batch:
+    """The batch with its masks at half the resolution, for the losses.
+
+    They compare points on the stride-4 grid, at coordinates relative to the image, for every layer anew: a quarter of
+    the pixels is a quarter of that memory, and still twice as fine as what is predicted.
+    """
+    small = [F.avg_pool2d(masks[None].float(), 2)[0] >= 0.5 for masks in batch.mask_labels]
+    return replace(batch, mask_labels=small)
 
 
 def only_first(prompts: Prompts, count: int) -> Prompts:
