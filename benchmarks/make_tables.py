@@ -62,8 +62,20 @@ def segment(report: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def nano(report: dict[str, Any]) -> str:
+    """Held-out numbers of the bundled weights beside the same model untrained and the best trivial baseline."""
+    columns = {"trained": "omg-seg-nano", "untrained": "random initialisation", "trivial": "best trivial baseline"}
+    rows = [
+        [row["metric"], row["data"], *[f"{100 * row[column]:.1f}" for column in columns], row["trivial_is"]]
+        for row in report["rows"]
+    ]
+    table = _table(["in percent", "held-out data", *columns.values(), "that baseline"], rows)
+    return f"{table}\n\n{report['note']}"
+
+
 SOURCES: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
     "segment": (ROOT / "benchmarks" / "results" / "segment.json", segment),
+    "nano": (ROOT / "docs" / "results" / "nano.json", nano),
 }
 
 

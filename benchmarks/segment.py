@@ -94,7 +94,7 @@ def quick_setup() -> Setup:
         decoder_ffn_dim=128,
         embedding_dim=32,
     )
-    return Setup(config=config, classes=7, prototypes=2, sizes=((96, 128),), survivors=(4, 12), repeats=2)
+    return Setup(config=config, classes=7, prototypes=2, sizes=((96, 128),), survivors=(4,), repeats=2)
 
 
 class Clock:
