@@ -50,20 +50,23 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 @dataclass(frozen=True)
 class Published:
-    """A repository of the OMG-Seg authors: which of its files to take, and what they are."""
+    """Weights that load by name: their repository (or name), the file in it, and what people should know of them."""
 
     repository: str
     file: str
-    summary: str
+    size: str
     licence: str
+    summary: str
 
 
 PUBLISHED = (
     Published(
         repository="LXT/OMG_Seg",
         file="omg_seg_convl.pth",
-        summary="the original OMG-Seg, ConvNeXt-L, 221M parameters, 53.8 PQ on COCO",
-        licence="S-Lab License 1.0 (non-commercial)",
+        size="221M parameters and the text tower",
+        licence="S-Lab License 1.0 (non-commercial); CLIP: MIT",
+        summary="the original OMG-Seg with ConvNeXt-L (its paper reports 53.8 PQ on COCO): all tasks, words, clicks;"
+        " converted on first use",
     ),
 )
 
@@ -112,6 +115,19 @@ def load(
 def bundled_folder() -> Path:
     """Where the bundled weights lie; the folder is missing in a source tree without them."""
     return Path(str(files("omgvision"))) / "weights" / BUNDLED
+
+
+def bundled_entry() -> Published:
+    """The bundled weights, their size as it is on this disk."""
+    file = bundled_folder() / "model.safetensors"
+    size = f"{file.stat().st_size / 1e6:.0f} MB" if file.is_file() else "missing in this installation"
+    return Published(
+        repository=BUNDLED,
+        file=file.name,
+        size=f"bundled, {size}",
+        licence="CC BY-NC-SA 4.0",
+        summary="small and quick, trained from scratch on a few hundred photographs: a demonstration of all tasks",
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ finding weights

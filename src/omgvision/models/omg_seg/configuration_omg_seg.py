@@ -121,8 +121,9 @@ class OmgSegConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         # A checkpoint without stored classes must not invent the two of transformers' default.
-        if "id2label" not in kwargs and "num_labels" not in kwargs:
-            kwargs["id2label"] = {index: f"class {index}" for index in range(self.num_classes)}
+        if self.id2label is None and "num_labels" not in kwargs:
+            self.id2label = {index: f"class {index}" for index in range(self.num_classes)}
+            self.label2id = {name: index for index, name in self.id2label.items()}
         if isinstance(self.text_config, dict):
             self.text_config = CLIPTextConfig(**self.text_config)
         super().__post_init__(**kwargs)

@@ -16,6 +16,7 @@ from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs
+from transformers.utils.generic import ModelOutput
 
 from .postprocessing_omg_seg import (
     InstanceMasks,
@@ -411,7 +412,8 @@ def _each(
     outputs: SegmentationOutputs, target_sizes: Sequence[Size] | Tensor | None
 ) -> list[tuple[Tensor, Tensor, MaskSizes]]:
     """Class logits [Q,K+1] (fused with CLIP where they are), mask logits and sizes of each picture."""
-    fused = outputs.fused_class_logits
+    # transformers' pipelines hand over a plain ModelOutput, without the fields that are None.
+    fused = outputs.get("fused_class_logits") if isinstance(outputs, ModelOutput) else outputs.fused_class_logits
     class_logits = _required(outputs.class_queries_logits, "class_queries_logits") if fused is None else fused
     if class_logits.shape[-1] < 2:
         raise ValueError("outputs: expected at least one class, got none; call model.set_vocabulary(names, ...) first")

@@ -24,7 +24,8 @@ PADDING_LABEL = -10
 class TextModel(Protocol):
     """What encoding class names needs of `OmgSegForUniversalSegmentation`."""
 
-    text_model: nn.Module | None
+    @property
+    def text_model(self) -> nn.Module | None: ...
 
     @property
     def device(self) -> torch.device: ...

@@ -1,0 +1,50 @@
+"""`omg convert`: checkpoints of others → a `from_pretrained` folder."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import options
+
+
+def convert(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOURCE… OUTPUT", help="Checkpoint files, then the folder to make."),
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON with fields of our configuration that no weight's shape tells."),
+    ] = None,
+) -> None:
+    """Convert original OMG-Seg and OpenCLIP weights.
+
+    [bold]omg convert omg_seg_convl.pth open_clip_pytorch_model.bin folder/[/bold]
+
+    The published OMG-Seg file holds no backbone: give the OpenCLIP file it was trained with as well.
+    """
+    if len(paths) < 2:
+        raise options.complain("expected at least one checkpoint and the output folder: omg convert SOURCE… OUTPUT")
+    *sources, output = paths
+    overrides = None if config is None else _read_config(config)
+
+    from omgvision.conversion.folder import REPORT_NAME, convert_checkpoint
+
+    options.quiet_libraries()
+    report = convert_checkpoint(sources, output, config=overrides)
+    print(report)
+    print(f"written: {output} (the whole report: {output / REPORT_NAME})")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise options.complain(f"--config: cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise options.complain(f"--config: {path} is not JSON") from None
+    if not isinstance(fields, dict):
+        raise options.complain(f"--config: expected an object of field names and values in {path}")
+    return fields

@@ -1,0 +1,14 @@
+"""`omg models`: what can be loaded by name."""
+
+
+def models() -> None:
+    """List the weights that load by name."""
+    from omgvision.hub import OPEN_CLIP_OF_WIDTH, PUBLISHED, bundled_entry
+
+    for entry in (bundled_entry(), *PUBLISHED):
+        print(f"{entry.repository}  ({entry.size}; {entry.licence})")
+        print(f"    {entry.summary}")
+    print("The published OMG-Seg holds no backbone; one of these is fetched with it:")
+    for identifier in OPEN_CLIP_OF_WIDTH.values():
+        print(f"    {identifier}")
+    print("Folders made by `omg convert` or save_pretrained, and Hub ids of such, load by their names as well.")
