@@ -16,9 +16,7 @@ from omgvision.conversion.open_clip import read_text_tower
 from omgvision.models.omg_seg.backbone_omg_seg import ClipConvNextBackbone
 from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
-
-from .. import models  # noqa: F401  (registers the backbone)
-from ..golden import load, read_json
+from tests.golden import load, read_json
 
 
 def on_meta(keys: dict) -> dict[str, Tensor]:

@@ -160,7 +160,8 @@ def _folder(output: Path) -> Iterator[Path]:
         output.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
         yield temporary
-        temporary.chmod(0o755)  # mkdtemp makes it private
+        for path in (temporary, *temporary.rglob("*")):  # mkdtemp and safetensors make them private
+            path.chmod(0o755 if path.is_dir() else 0o644)
         if output.exists():
             output.rmdir()
         temporary.rename(output)

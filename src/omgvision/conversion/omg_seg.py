@@ -24,7 +24,7 @@ from .open_clip import (
     read_text_tower,
     vision_rules,
 )
-from .reading import check_fields, count, shape, unwrap
+from .reading import checked_fields, count, shape, unwrap
 from .renaming import rename, restore, rule
 from .report import ConversionReport
 
@@ -177,8 +177,7 @@ def read_omg_seg(
         report = report.merge(leftovers(key for key in companion if not key.startswith("visual.")))
 
     found["backbone_config"] = override_convnext(backbone, overrides.pop("backbone_config", None))
-    check_fields(overrides, OmgSegConfig, found)
-    omg_config = OmgSegConfig(**(found | overrides))
+    omg_config = OmgSegConfig(**(found | checked_fields(overrides, OmgSegConfig, found)))
     converted |= _empty_vocabulary(omg_config)
     return omg_config, converted, report
 

@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig
 
 from ..errors import UserError
 from ..models.omg_seg.configuration_omg_seg import ClipConvNextConfig
-from .reading import check_fields, count, shape, unwrap
+from .reading import checked_fields, count, shape, unwrap
 from .renaming import Rule, rename, rule
 from .report import ConversionReport
 
@@ -93,8 +93,8 @@ def override_convnext(config: ClipConvNextConfig, overrides: Mapping[str, Any] |
     if not overrides:
         return config
     found: dict[str, Any] = {"hidden_sizes": list(config.hidden_sizes), "depths": list(config.depths)}
-    check_fields(overrides, ClipConvNextConfig, found)
-    fields: dict[str, Any] = found | {"layer_norm_eps": config.layer_norm_eps} | dict(overrides)
+    overrides = checked_fields(overrides, ClipConvNextConfig, found)
+    fields: dict[str, Any] = found | {"layer_norm_eps": config.layer_norm_eps} | overrides
     return ClipConvNextConfig(**fields)
 
 
@@ -219,8 +219,7 @@ def read_text_tower(
         "num_hidden_layers": count(state, f"{layout.blocks}."),
         "max_position_embeddings": shape(state, layout.positions, kind=kind, ndim=2)[0],
     }
-    overrides = dict(config or {})
-    check_fields(overrides, CLIPTextConfig, found)
+    overrides = checked_fields(config or {}, CLIPTextConfig, found)
     if "num_attention_heads" not in overrides and width % HEAD_WIDTH:
         raise UserError(
             f"num_attention_heads: expected a text width that heads of {HEAD_WIDTH} divide, got {width}; "

@@ -44,13 +44,24 @@ def count(state: Mapping[str, Tensor], prefix: str) -> int:
     return 1 + max((int(match[1]) for key in state if (match := pattern.match(key))), default=-1)
 
 
-def check_fields(overrides: Mapping[str, Any], config_class: type[PreTrainedConfig], found: Mapping[str, Any]) -> None:
-    """Raises UserError for a name that is no field of ``config_class`` and for a size that contradicts the shapes."""
-    known = {each.name for each in dataclasses.fields(config_class)} | {"id2label", "label2id"}
-    for name, value in overrides.items():
+def checked_fields(
+    overrides: Mapping[str, Any], config_class: type[PreTrainedConfig], found: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``overrides`` as keyword arguments of ``config_class``; a whole config.json is as good as a few fields.
+
+    Raises:
+        UserError: a name that is no field of ``config_class``, or a value that contradicts the shapes (``found``).
+    """
+    fields = dict(overrides)
+    model_type = fields.pop("model_type", config_class.model_type)
+    if model_type != config_class.model_type:
+        raise UserError(f"config: expected the model_type {config_class.model_type}, got {model_type}")
+    known = {each.name for each in dataclasses.fields(config_class)} | config_class().to_dict().keys()
+    for name, value in fields.items():
         if name not in known:
             raise UserError(f"config: {config_class.__name__} has no field {name}; take one of its field names")
-        if name in found and found[name] != value:
+        if name in found and found[name] != (list(value) if isinstance(value, tuple) else value):
             raise UserError(
                 f"config: {name} is {found[name]} by the shapes of the checkpoint, got {value}; leave it out"
             )
+    return fields

@@ -1,5 +1,7 @@
 """What `convert_omg_seg` accepts and how it refuses; parity of the weights is in tests/parity/test_conversion.py."""
 
+import json
+
 import pytest
 import torch
 
@@ -67,6 +69,12 @@ def test_config_sets_what_no_shape_tells():
     OmgSegForUniversalSegmentation(config).load_state_dict(converted, strict=True)
 
 
+def test_a_whole_config_file_is_taken():
+    config, _ = convert_omg_seg(load("tiny_state"), {"fusion_beta": 0.7})
+    again, _ = convert_omg_seg(load("tiny_state"), json.loads(config.to_json_string(use_diff=False)))
+    assert again.to_dict() == config.to_dict()
+
+
 def test_heads_decide_about_points():
     config, _ = convert_omg_seg(load("tiny_state"), {"num_attention_heads": 4})
     assert (config.num_attention_heads, config.num_sampling_points) == (4, 8)
@@ -78,6 +86,7 @@ def test_heads_decide_about_points():
         ({"hidden_dim": 64}, "OmgSegConfig has no field hidden_dim"),
         ({"hidden_size": 128}, "hidden_size is 64 by the shapes of the checkpoint, got 128"),
         ({"backbone_config": {"depths": [3, 3, 9, 3]}}, r"depths is \[1, 1, 2, 1\] by the shapes"),
+        ({"model_type": "mask2former"}, "expected the model_type omg_seg, got mask2former"),
         ({"num_attention_heads": 5}, "num_attention_heads: expected a number that divides 192 sampling offsets"),
         ({"num_classes": 19}, "num_classes: expected 0"),
     ],
