@@ -85,7 +85,7 @@ def test_shell_command(command: str, workplace: Path) -> None:
         stdin=subprocess.DEVNULL,
     )
     assert run.returncode == 0, run.stderr
-    if "--output" in command:
+    if "--out" in command:
         assert any((workplace / "out").rglob("*overlay.png"))
 
 
