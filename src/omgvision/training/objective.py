@@ -199,7 +199,7 @@ def with_small_masks(batch: Batch) -> Batch:
     They compare points on the stride-4 grid, at coordinates relative to the image, for every layer anew: a quarter of
     the pixels is a quarter of that memory, and still twice as fine as what is predicted.
     """
-    small = [F.avg_pool2d(masks[None].float(), 2)[0] >= 0.5 for masks in batch.mask_labels]
+    small = [F.avg_pool2d(masks[:, None].float(), 2)[:, 0] >= 0.5 for masks in batch.mask_labels]
     return replace(batch, mask_labels=small)
 
 

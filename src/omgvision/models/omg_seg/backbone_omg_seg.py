@@ -118,6 +118,10 @@ class ClipConvNextBackbone(BackboneMixin, PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+        elif isinstance(module, Stem):
+            # A picture's flat parts (padding is exactly 0) would reach the first norm without variance, whose gradient
+            # is then a thousand times everyone else's.
+            init.trunc_normal_(module.conv.bias, std=self.config.initializer_range)
         elif isinstance(module, ConvNextBlock):
             init.constant_(module.gamma, module.layer_scale_init_value)
 

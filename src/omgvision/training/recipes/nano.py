@@ -73,6 +73,7 @@ def model_config() -> OmgSegConfig:
             projection_dim=128,
         ),
         clip_head="linear",
+        logit_scale=3.0,
         embedding_dim=128,
         hidden_size=96,
         num_attention_heads=6,
@@ -93,22 +94,22 @@ def model_config() -> OmgSegConfig:
 def source(recipe: Recipe) -> MixtureBatches:
     """Train parts of coco_mini, camvid and davis2016_mini, and rendered scenes."""
     coco, davis = recipe.data / "coco_mini", recipe.data / "davis2016_mini"
-    photographs = Augmentation(scale=(0.8, 2.0))
+    photographs = Augmentation(scale=(1.0, 2.2))
     return MixtureBatches(
         [
             Part(
                 InMemory(CocoInstances(coco / "instances_train.json", images=coco / "images")),
-                weight=0.30,
+                weight=0.24,
                 augmentation=photographs,
             ),
             Part(
                 InMemory(CocoPanoptic(coco / "panoptic_train.json", images=coco / "images")),
-                weight=0.25,
+                weight=0.27,
                 augmentation=photographs,
             ),
             Part(
                 InMemory(camvid_part(recipe, "train", split_things=True)),
-                weight=0.25,
+                weight=0.30,
                 augmentation=photographs,
             ),
             Part(
@@ -117,7 +118,7 @@ def source(recipe: Recipe) -> MixtureBatches:
                         davis / "instances_train.json", images=davis / "JPEGImages", every=2, name="davis2016"
                     )
                 ),
-                weight=0.08,
+                weight=0.07,
                 augmentation=photographs,
             ),
             Part(SyntheticScenes(seed=recipe.seed, size=(240, 320), length=10**6), weight=0.12),
