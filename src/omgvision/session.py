@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from .errors import UserError
 from .inputs import NamedImage
@@ -194,7 +195,10 @@ class ImageSession:
     def _on_canvas(self, region: np.ndarray) -> Tensor:
         """bool [H, W] of the picture → of the padded network input."""
         height, width = self._sizes.image
-        small = Image.fromarray(region).resize((width, height), Image.Resampling.NEAREST)
+        small = F.interpolate(torch.from_numpy(region)[None, None].float(), size=(height, width), mode="nearest")[0, 0]
+        if not small.any():  # a region so small that shrinking loses it
+            row, column = (axis[0] for axis in region.nonzero())
+            small[int(row * height / region.shape[0]), int(column * width / region.shape[1])] = 1
         canvas = torch.zeros(self._sizes.canvas, dtype=torch.bool)
-        canvas[:height, :width] = torch.from_numpy(np.array(small, dtype=bool))
+        canvas[:height, :width] = small > 0
         return canvas
