@@ -279,9 +279,9 @@ def numbered_batches(source: BatchSource, run: Run) -> Iterator[tuple[int, Train
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """A worker ends when the loop tells it to, not by the Ctrl-C that the loop answers with a checkpoint."""
+    """A worker ends when the loop tells it to, not by a signal to all processes that the loop answers with a checkpoint."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def seed_of(seed: int, index: int) -> int:

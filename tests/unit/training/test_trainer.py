@@ -1,8 +1,10 @@
 """The loop on a model of two weights: resuming, stages, signals, bad gradients."""
 
 import json
+import multiprocessing
 import os
 import signal
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -99,6 +101,21 @@ def test_a_stopped_run_continues_bit_for_bit(tmp_path: Path, accumulation: int):
     assert final(tmp_path / "parts")["step"] == 5
     train(Objective(), Source(), recipe(tmp_path / "parts", accumulation=accumulation))
     assert_same(final(tmp_path / "whole"), final(tmp_path / "parts"))
+
+
+def test_a_signal_to_all_processes_still_saves(tmp_path: Path):
+    class Signalling(Objective):
+        def forward(self, batch: Numbers) -> dict[str, Tensor]:
+            if "sample-4-0" in batch.sample_ids:
+                for process in multiprocessing.active_children():
+                    assert process.pid is not None
+                    os.kill(process.pid, signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.2)
+            return super().forward(batch)
+
+    train(Signalling(), Source(), recipe(tmp_path, workers=1))
+    assert final(tmp_path)["step"] == 5
 
 
 def test_workers_change_nothing(tmp_path: Path):
