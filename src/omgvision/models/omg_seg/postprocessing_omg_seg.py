@@ -274,9 +274,9 @@ def instances(
 ) -> InstanceMasks:
     """The best (query, class) pairs as overlapping masks; one query may stand for several classes.
 
-    The `max_instances` best class probabilities (softmax over classes and void) are taken first and stuff is dropped afterwards,
-    as the original does, so fewer may remain. Score = class probability × mean mask probability inside the mask;
-    results with a score not above `threshold`, and so all empty masks, are left out. Other args as in `panoptic`.
+    The `max_instances` best class probabilities (softmax over classes and void) are taken first and stuff is dropped
+    afterwards, as the original does, so fewer may remain. Score = class probability × mean mask probability inside the
+    mask; results with a score not above `threshold`, and so all empty masks, are left out. Other args as in `panoptic`.
     """
     probabilities = class_logits.float().softmax(-1)[:, :-1]
     scores, pairs = probabilities.flatten().topk(min(max_instances, probabilities.numel()))

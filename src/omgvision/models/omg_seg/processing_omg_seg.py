@@ -176,8 +176,10 @@ def _per_picture(values: Any, name: str, *, count: int) -> list[Any]:
 
 def _numbers(values: Any, name: str, form: str, *, width: int, where: str) -> Tensor:
     """[n, width] finite numbers."""
+    if isinstance(values, Tensor):
+        values = values.tolist()
     try:
-        numbers = torch.as_tensor(np.asarray(values, dtype=np.float32)).reshape(-1, width)
+        numbers = torch.from_numpy(np.array(values, dtype=np.float32).reshape(-1, width))
     except (TypeError, ValueError):
         numbers = None
     if numbers is None or len(numbers) != len(values) or not numbers.isfinite().all():
@@ -217,7 +219,7 @@ def _points(points: Any, labels: Any, *, originals: list[Size], resized: list[Si
             )
         for prompt, prompt_labels in zip(picture, its_labels, strict=True):
             xy = _numbers(prompt, "input_points", "(x, y)", width=2, where=f"a prompt for picture {index}")
-            kinds = torch.as_tensor(np.asarray(prompt_labels)).long()
+            kinds = torch.as_tensor(prompt_labels, device="cpu").long()
             if len(xy) == 0 or kinds.shape != xy.shape[:1] or not ((kinds == 0) | (kinds == 1)).all():
                 raise ValueError(
                     f"input_point_labels: expected 1 or 0 for each of {len(xy)} points (at least one) of a prompt for "
@@ -262,7 +264,7 @@ def _masks(masks: Any, *, originals: list[Size], resized: list[Size], canvas: Si
     """Regions [B,N,H,W] on the canvas and which are real [B,N]."""
     placed: list[list[Tensor]] = []
     for index, picture in enumerate(_per_picture(masks, "input_masks", count=len(originals))):
-        regions = [torch.as_tensor(np.asarray(region)) != 0 for region in picture]
+        regions = [_region(region) for region in picture]
         if any(tuple(region.shape) != originals[index] for region in regions):
             raise ValueError(
                 f"input_masks: expected masks {list(originals[index])} (height, width) for picture {index}, "
@@ -275,6 +277,10 @@ def _masks(masks: Any, *, originals: list[Size], resized: list[Size], canvas: Si
         ]
         placed.append([F.pad(region[0, 0], padding) > 0 for region in resizes])
     return _pad(placed, empty=torch.zeros(canvas, dtype=torch.bool)), _present(placed)
+
+
+def _region(region: Any) -> Tensor:
+    return (region.cpu() if isinstance(region, Tensor) else torch.from_numpy(np.array(region))) != 0
 
 
 def _scale(original: Size, resized: Size) -> Tensor:
