@@ -205,14 +205,15 @@ def object_losses(
     logits, device = predictions.class_logits.float(), predictions.class_logits.device
     layers, images, queries, classes = logits.shape
     void = classes - 1
+    pairs = [(layer, image, *pair) for layer, row in enumerate(assignments) for image, pair in enumerate(row)]
+    # One gather for all layers and images: indexing them one by one would cost a full-size gradient each.
+    at = (
+        torch.cat([torch.full_like(query, layer) for layer, _, query, _ in pairs]).to(device),
+        torch.cat([torch.full_like(query, image) for _, image, query, _ in pairs]).to(device),
+        torch.cat([query for _, _, query, _ in pairs]).to(device),
+    )
     targets = torch.full((layers, images, queries), void, device=device)
-    selected, compared = [], []
-    for layer, per_image in enumerate(assignments):
-        for image, (query, mask) in enumerate(per_image):
-            targets[layer, image, query.to(device)] = class_labels[image].to(device)[mask.to(device)]
-            selected.append(predictions.mask_logits[layer, image, query.to(device)])
-            if layer == 0:
-                compared.append(len(query))
+    targets[at] = torch.cat([class_labels[image].to(device)[mask.to(device)] for _, image, _, mask in pairs])
     matched = targets != void
     known = targets != UNKNOWN_CLASS
     importance = torch.where(targets == void, weights.void, 1.0) * known
@@ -222,15 +223,11 @@ def object_losses(
     focal = focal_loss(predictions.iou_logits.float(), matched.float()).sum((1, 2))
     iou_loss = weights.iou * focal / normalizer
 
-    total = sum(compared)
-    truth = [
-        _flat(masks)[assignments[layer][image][1].to(masks.device)]
-        for layer in range(layers)
-        for image, masks in enumerate(mask_labels)
-    ]
+    total = len(at[0]) // layers
+    truth = torch.cat([_flat(mask_labels[image])[mask.to(device)] for _, image, _, mask in pairs])
     mask_loss, dice_loss = mask_losses(
-        _flat(torch.cat(selected)).unflatten(0, (layers, total)),
-        torch.cat(truth).unflatten(0, (layers, total)),
+        _flat(predictions.mask_logits[at]).unflatten(0, (layers, total)),
+        truth.unflatten(0, (layers, total)),
         weights,
         points,
         num_masks=max(1.0, total if num_masks is None else num_masks),

@@ -156,8 +156,7 @@ class MaskDecoder(nn.Module):
         level_features = [self._resize(mask_features, shape).flatten(2) for shape in memory_shapes]
         values = [memory + self.level_embed[index] for index, memory in enumerate(memories)]
         keys = [
-            value
-            + sine_position_3d(frames, *shape, value.shape[-1] // 2, device=value.device).to(value.dtype)
+            value + sine_position_3d(frames, *shape, value.shape[-1] // 2, device=value.device).to(value.dtype)
             for value, shape in zip(values, memory_shapes, strict=True)
         ]
         inside = None if region is None else [self._resize_region(region.inside, shape) for shape in memory_shapes]

@@ -30,7 +30,7 @@ from .loss_omg_seg import (
     prompt_losses,
 )
 from .mask_decoder_omg_seg import AttentionRegion, MaskDecoder, OmgSegDecoderOutput, mlp
-from .pixel_decoder_omg_seg import MultiScaleDeformableAttention, PixelDecoder
+from .pixel_decoder_omg_seg import PixelDecoder, SamplingOffsets, SamplingWeights
 from .prompt_encoder_omg_seg import PromptEncoder, PromptQueries
 
 STRIDES = (4, 8, 16, 32)
@@ -132,17 +132,20 @@ class OmgSegPreTrainedModel(PreTrainedModel):
         # Backbone and text tower are models of their own with their own initialisation.
         if isinstance(module, PreTrainedModel) and not isinstance(module, OmgSegPreTrainedModel):
             return
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        # transformers passes over modules without parameters of their own, so each start belongs to a class that has some.
+        if isinstance(module, SamplingOffsets):
+            init.zeros_(module.weight)
+            init.copy_(module.bias, module.initial_bias())
+        elif isinstance(module, SamplingWeights):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear | nn.Conv2d):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        if isinstance(module, MultiScaleDeformableAttention):
-            init.zeros_(module.sampling_offsets.weight)
-            init.copy_(module.sampling_offsets.bias, module.offset_bias())
-            init.zeros_(module.attention_weights.weight)
         elif isinstance(module, PixelDecoder):
             init.normal_(module.level_encoding)
         elif isinstance(module, MaskDecoder):
@@ -214,9 +217,7 @@ class OmgSegModel(OmgSegPreTrainedModel):
             ValueError: For another number of dimensions or a side below 32 pixels.
         """
         if pixel_values.dim() not in (4, 5):
-            raise ValueError(
-                f"pixel_values: expected [B, 3, H, W] or [B, T, 3, H, W], got {tuple(pixel_values.shape)}"
-            )
+            raise ValueError(f"pixel_values: expected [B, 3, H, W] or [B, T, 3, H, W], got {tuple(pixel_values.shape)}")
         clips = pixel_values if pixel_values.dim() == 5 else pixel_values[:, None]
         batch, frames, _, height, width = clips.shape
         if min(height, width) < STRIDES[-1]:
@@ -614,7 +615,9 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
         seen_mask: Tensor | None,
     ) -> Tensor:
         if self.clip_head is None:
-            raise ValueError("clip_fusion: expected a model with a CLIP head, got one without (config.clip_head is None)")
+            raise ValueError(
+                "clip_fusion: expected a model with a CLIP head, got one without (config.clip_head is None)"
+            )
         if not len(vocabulary):
             raise ValueError("clip_fusion: the vocabulary is empty; call set_vocabulary or set_class_embeddings first")
         assert encoded.clip_features is not None and encoded.canvas_size is not None
@@ -690,10 +693,10 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
         shape = (encoded.mask_features.shape[-2], encoded.mask_features.shape[-1])
         labels = label_maps(mask_labels, class_labels, shape).flatten(1)
         chosen = torch.randint(pixels.shape[1], (len(pixels), DENSE_LOSS_PIXELS), device=pixels.device)
-        embeddings = self.classifier.classify_pixels(pixels.gather(1, chosen[..., None].expand(-1, -1, pixels.shape[2])))
-        return dense_class_loss(
-            class_logits(embeddings, vocabulary, self.config.logit_scale), labels.gather(1, chosen)
+        embeddings = self.classifier.classify_pixels(
+            pixels.gather(1, chosen[..., None].expand(-1, -1, pixels.shape[2]))
         )
+        return dense_class_loss(class_logits(embeddings, vocabulary, self.config.logit_scale), labels.gather(1, chosen))
 
     def _region_loss(
         self,

@@ -92,6 +92,27 @@ def deformable_attention_embedding_bag(
     return summed.view(batch, queries, heads * width)
 
 
+class SamplingOffsets(nn.Linear):
+    """Where each head looks on each level; starts as a star of fixed directions whatever the query."""
+
+    def __init__(self, width: int, *, heads: int, levels: int, points: int):
+        super().__init__(width, heads * levels * points * 2)
+        self.heads, self.levels, self.points = heads, levels, points
+
+    def initial_bias(self) -> Tensor:
+        """Each head its own direction, point p at distance p + 1 (Deformable DETR, section 4.1)."""
+        angles = torch.arange(self.heads, dtype=torch.float32) * (2 * math.pi / self.heads)
+        directions = torch.stack((angles.cos(), angles.sin()), dim=-1)
+        directions = directions / directions.abs().amax(-1, keepdim=True)
+        distances = torch.arange(1, self.points + 1, dtype=torch.float32)
+        grid = directions[:, None, None, :] * distances[None, None, :, None]
+        return grid.expand(self.heads, self.levels, self.points, 2).flatten()
+
+
+class SamplingWeights(nn.Linear):
+    """How much each sampled point counts, before the softmax; starts equal for all."""
+
+
 class MultiScaleDeformableAttention(nn.Module):
     """Every query samples P points on each of L levels for each of M heads.
 
@@ -105,23 +126,12 @@ class MultiScaleDeformableAttention(nn.Module):
     def __init__(self, width: int, *, heads: int, levels: int, points: int):
         super().__init__()
         self.heads, self.levels, self.points = heads, levels, points
-        self.sampling_offsets = nn.Linear(width, heads * levels * points * 2)
-        self.attention_weights = nn.Linear(width, heads * levels * points)
+        self.sampling_offsets = SamplingOffsets(width, heads=heads, levels=levels, points=points)
+        self.attention_weights = SamplingWeights(width, heads * levels * points)
         self.value_proj = nn.Linear(width, width)
         self.output_proj = nn.Linear(width, width)
 
-    def offset_bias(self) -> Tensor:
-        """Initial sampling directions: each head looks its own way, point p at distance p + 1 (Deformable DETR)."""
-        angles = torch.arange(self.heads, dtype=torch.float32) * (2 * math.pi / self.heads)
-        directions = torch.stack((angles.cos(), angles.sin()), dim=-1)
-        directions = directions / directions.abs().amax(-1, keepdim=True)
-        distances = torch.arange(1, self.points + 1, dtype=torch.float32)
-        grid = directions[:, None, None, :] * distances[None, None, :, None]
-        return grid.expand(self.heads, self.levels, self.points, 2).flatten()
-
-    def forward(
-        self, queries: Tensor, values: Tensor, references: Tensor, shapes: Sequence[tuple[int, int]]
-    ) -> Tensor:
+    def forward(self, queries: Tensor, values: Tensor, references: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
         """queries and values [B, S, C], references [S, 2] as xy fractions, shapes of the levels → [B, S, C]."""
         batch, count, width = queries.shape
         value = self.value_proj(values).view(batch, -1, self.heads, width // self.heads)
@@ -255,6 +265,8 @@ class PixelDecoder(nn.Module):
 __all__ = [
     "MultiScaleDeformableAttention",
     "PixelDecoder",
+    "SamplingOffsets",
+    "SamplingWeights",
     "deformable_attention_embedding_bag",
     "deformable_attention_sampling",
 ]
