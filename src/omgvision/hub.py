@@ -270,7 +270,12 @@ def _from_folder(
     if model_type != OmgSegConfig.model_type:
         raise UserError(f"{label} is a model of type {model_type}: expected {OmgSegConfig.model_type}")
     try:
-        loaded: Any = OmgSegForUniversalSegmentation.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+        loaded: Any = OmgSegForUniversalSegmentation.from_pretrained(
+            folder,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported below, in one line
+        )
         model, info = loaded  # a pair because of output_loading_info
         processor = OmgSegProcessor.from_pretrained(folder)
     except SafetensorError as error:
