@@ -1,5 +1,7 @@
 """Small models for tests: the one that the recorded truth comes from, and random ones of the same classes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -51,10 +53,16 @@ def random_classes(count: int, *, prototypes: int = 2, dim: int = 16) -> Tensor:
 
 
 def random_model(*, classes: int = 5, **overrides: Any) -> OmgSegForUniversalSegmentation:
-    """A new model of `random_config`, the same at every call, in evaluation mode, with `classes` classes set."""
+    """A new model of `random_config`, the same at every call, in evaluation mode, with `classes` classes set.
+
+    Noise on every parameter wakes those that start at zero or, as the scales of ConvNeXt, next to it.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = OmgSegForUniversalSegmentation(random_config(**overrides))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
     model.set_class_embeddings(random_classes(classes), torch.arange(classes) < classes // 2)
     return model.eval()
 
@@ -62,3 +70,16 @@ def random_model(*, classes: int = 5, **overrides: Any) -> OmgSegForUniversalSeg
 def random_pixels(*shape: int, seed: int = 0) -> Tensor:
     """Normal noise [*shape], the same at every call."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@contextmanager
+def attention_masks(model: OmgSegForUniversalSegmentation) -> Iterator[list[Tensor]]:
+    """Collects what every decoder layer is allowed to look at, [B, Q, N] bool, while the context lasts."""
+    seen: list[Tensor] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[4]))
+        for layer in model.model.mask_decoder.layers
+    ]
+    yield seen
+    for hook in hooks:
+        hook.remove()

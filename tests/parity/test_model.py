@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from omgvision.models.omg_seg.mask_decoder_omg_seg import MaskDecoderLayer
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegOutput
 from tests.closeness import assert_features, assert_logits
 from tests.golden import load
-from tests.models import golden_model
+from tests.models import attention_masks, golden_model
 
 CASES = ["a_image", "a2_image_90x122", "a3_image_32x64", "b_video"]
 ALL_LAYERS = ["a_image", "a3_image_32x64", "b_video"]
@@ -45,16 +44,8 @@ class Run:
 @cache
 def run(case: str) -> Run:
     recorded, model = load(f"tiny_io_{case}"), golden_model()
-    attended: list[Tensor] = []
-    hooks = [
-        module.register_forward_pre_hook(lambda _, arguments: attended.append(arguments[4]))
-        for module in model.modules()
-        if isinstance(module, MaskDecoderLayer)
-    ]
-    with torch.no_grad():
+    with torch.no_grad(), attention_masks(model) as attended:
         output = model(recorded["input"], output_auxiliary=True)
-    for hook in hooks:
-        hook.remove()
     return Run(recorded, output, attended)
 
 
