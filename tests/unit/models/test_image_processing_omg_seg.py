@@ -113,7 +113,7 @@ def test_where_both_ends_could_be_channels():
 @pytest.mark.parametrize(
     "bad", ["a.png", np.zeros((2, 2, 5), np.uint8), np.zeros((0, 4, 3), np.uint8), torch.zeros(7), []]
 )
-def test_what_is_no_picture(bad: object):
+def test_what_is_no_picture(bad: Any):
     with pytest.raises((ValueError, OSError)):
         processor(bad, return_tensors="pt")
 

@@ -24,6 +24,8 @@ Size = tuple[int, int]
 _SLACK = 1e-4
 # Classes that are accumulated at once in semantic segmentation; bounds the memory of a large vocabulary.
 _CLASS_CHUNK = 256
+# Grid cells whose overlaps are counted at once; keeps [N, cells] floats small.
+_GRID_CHUNK = 16384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -379,15 +381,18 @@ def _end(*axes: Tensor) -> list[Tensor]:
 
 
 def _suppress(mask_logits: Tensor, sizes: MaskSizes, threshold: float) -> Tensor:
-    """Rows of `mask_logits` [N,h,w] (best first) that greedy non-maximum suppression by mask IoU leaves."""
-    count = len(mask_logits)
-    if count == 0:
-        return torch.zeros(0, dtype=torch.long, device=mask_logits.device)
-    masks = _TiledMasks(mask_logits, sizes)
-    shared = torch.zeros(count, count, dtype=torch.double, device=mask_logits.device)
-    for _, tile, queries in masks.select(masks.upper > 0):
-        inside = (masks.logits(queries, tile) > 0).flatten(1).float()
-        shared[queries[:, None], queries] += (inside @ inside.T).double()
+    """Rows of `mask_logits` [N,h,w] (best first) that greedy non-maximum suppression by mask IoU leaves.
+
+    Overlaps are counted on the grid of the logits, so that the choice does not depend on the size of the result.
+    """
+    rows, columns = (
+        -(-low * image // canvas)
+        for low, image, canvas in zip(mask_logits.shape[-2:], sizes.image, sizes.canvas, strict=True)
+    )
+    inside = (mask_logits[:, :rows, :columns] > 0).flatten(1)
+    shared = torch.zeros(len(inside), len(inside), dtype=torch.double, device=inside.device)
+    for part in inside.split(_GRID_CHUNK, dim=1):
+        shared += part.float() @ part.float().T
     shared = shared.cpu()
     area = shared.diagonal()
     overlaps = shared / (area[:, None] + area - shared) > threshold
