@@ -7,11 +7,23 @@ import sys
 # does not use torchvision, so the tests pretend that it is absent; this must happen before transformers is imported.
 sys.modules["torchvision"] = None  # type: ignore[assignment]
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """The command line points our logger to stderr for its process; here many commands share one."""
+    logger = logging.getLogger("omgvision")
+    before = logger.handlers, logger.level, logger.propagate
+    yield
+    logger.handlers, logger.propagate = before[0], before[2]
+    logger.setLevel(before[1])
 
 
 @pytest.fixture(scope="session")

@@ -77,8 +77,8 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def quiet_libraries() -> None:
-    """Only our own warnings, one line each, on stderr."""
+def quiet_libraries(*, progress: bool = False) -> None:
+    """Of all that is logged only our own warnings (and with `progress`, our news), one line each, on stderr."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -88,6 +88,7 @@ def quiet_libraries() -> None:
     logger = logging.getLogger("omgvision")
     logger.handlers = [handler]
     logger.propagate = False
+    logger.setLevel(logging.INFO if progress else logging.WARNING)
 
 
 def summary(labels: Sequence[str]) -> str:

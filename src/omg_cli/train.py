@@ -25,11 +25,8 @@ def train(
             raise options.complain(f"{setting!r}: expected KEY=VALUE, such as steps=100")
         changes[key.strip()] = value.strip()
 
-    import logging
-
     from omgvision.training.run import run
 
-    options.quiet_libraries()
-    logging.getLogger("omgvision").setLevel(logging.INFO)
+    options.quiet_libraries(progress=True)
     folder = run(recipe, changes)
     print(f"written: {folder}")

@@ -43,7 +43,8 @@ def test_import_does_no_work_and_needs_no_optional_package():
 
 def test_auto_classes_know_the_model_after_the_import(tiny_model_dir):
     code = BLOCK_TORCHVISION + (
-        "import omgvision; from transformers import *;"
+        "import omgvision; from transformers import AutoBackbone, AutoConfig, AutoImageProcessor, AutoModel;"
+        "from transformers import AutoModelForImageSegmentation, AutoModelForUniversalSegmentation, AutoProcessor;"
         f"path = {str(tiny_model_dir)!r};"
         "print(type(AutoConfig.from_pretrained(path)).__name__, type(AutoModel.from_pretrained(path)).__name__,"
         " type(AutoModelForUniversalSegmentation.from_pretrained(path)).__name__,"
