@@ -22,9 +22,12 @@ def test_bfloat16_draws_the_same_masks(case):
     assert same.float().mean() > 0.97
     surely = full.masks_queries_logits.abs() > 2
     assert same[surely].float().mean() > 0.99
-    # A random model's classes hang by a thread: with void near to a tie even these flip.
+    # Logits reach 80 here, of which bfloat16 keeps two digits: near ties may go either way.
+    best, second = full.class_queries_logits.topk(2, dim=-1).values.unbind(-1)
+    decided = best - second > 4
+    assert decided.any()
     classes = full.class_queries_logits.argmax(-1) == rounded.class_queries_logits.argmax(-1)
-    assert classes.float().mean() > 0.8
+    assert classes[decided].all()
 
 
 def test_bfloat16_prompts():
