@@ -396,7 +396,7 @@ class Result:
         colors: dict[int, visualization.Color] = {}
         for segment in self.segments:
             if segment.label_id is None:
-                colors[segment.id] = visualization.segment_color(segment.id - 1)
+                colors[segment.id] = visualization.segment_color(segment.id + 11)  # the first is blue
                 continue
             instance = seen[segment.label_id] if segment.is_thing and self.task != "semantic" else 0
             seen[segment.label_id] += 1

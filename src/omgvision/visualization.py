@@ -105,7 +105,7 @@ def draw_segments(
     thickness = max(1, round(scale / 500))
     contour_color = np.zeros_like(canvas)
     contour_alpha = np.zeros((height, width), dtype=np.uint8)
-    font = _font(max(11, round(scale / 38)))
+    font = _font(max(11, round(scale / 42)))
     tags: list[_Tag] = []
     count = 0
     for count, mask in enumerate(masks, start=1):
