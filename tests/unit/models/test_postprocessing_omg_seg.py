@@ -233,9 +233,21 @@ def test_what_wins_is_rarely_everything(monkeypatch: pytest.MonkeyPatch):
 def test_half_precision_logits(dtype: torch.dtype):
     sizes = MaskSizes(canvas=(64, 96), image=(60, 90), target=(80, 70))
     class_logits, mask_logits = (tensor.to(dtype) for tensor in scene(3, sizes, kind="smooth"))
-    half = panoptic(class_logits, mask_logits=mask_logits, thing_mask=THINGS, sizes=sizes)
-    full = panoptic(class_logits.float(), mask_logits=mask_logits.float(), thing_mask=THINGS, sizes=sizes)
-    assert torch.equal(half[0], full[0]) and half[1] == full[1]
+    arguments = {"thing_mask": THINGS, "sizes": sizes, "overlap_threshold": 0.1}
+    half = panoptic(class_logits, mask_logits=mask_logits, **arguments)
+    full = panoptic(class_logits.float(), mask_logits=mask_logits.float(), **arguments)
+    assert torch.equal(half[0], full[0]) and half[1] == full[1] and half[1]
+
+
+def test_gradients_are_left_alone():
+    sizes = MaskSizes(canvas=(64, 96), image=(60, 90), target=(80, 70))
+    class_logits, mask_logits = (tensor.requires_grad_() for tensor in scene(3, sizes, kind="smooth"))
+    arguments = {"mask_logits": mask_logits, "sizes": sizes}
+    found = instances(class_logits, thing_mask=THINGS, **arguments)
+    assert not found.scores.requires_grad
+    assert not proposals(class_logits[:, 0], **arguments).scores.requires_grad
+    assert panoptic(class_logits, thing_mask=THINGS, overlap_threshold=0.1, **arguments)[1]
+    assert semantic(class_logits, **arguments).any()
 
 
 def test_nothing_kept():

@@ -143,6 +143,7 @@ def _spans(matrix: Tensor, *, step: int) -> list[tuple[slice, slice]]:
     return spans
 
 
+@torch.no_grad()
 def panoptic(
     class_logits: Tensor,
     *,
@@ -199,13 +200,17 @@ def panoptic(
         shown += ids.flatten().bincount(minlength=count + 1)
         winners[tile.rows, tile.columns] = ids.int()
 
+    def passes(whole: Tensor) -> Tensor:
+        # In float64 on the CPU (not every device has it): in a large picture float32 would round across the threshold.
+        return (won.cpu() > 0) & (won.cpu().double() / whole.cpu() >= overlap_threshold)
+
     # What is left to count are outlines in tiles that others win, and only where that can change the verdict.
     open_tiles = (masks.lower < cut) & (masks.upper >= cut) & ~contenders
     at_most = inside + (open_tiles * masks.areas).sum(1)
-    settled = (won / at_most >= overlap_threshold) & (inside > 0) | (won / inside < overlap_threshold) & (inside > 0)
-    for _, tile, queries in masks.select(open_tiles & ((won > 0) & ~settled)[:, None]):
+    undecided = passes(inside) & (~passes(at_most) | (inside.cpu() == 0))
+    for _, tile, queries in masks.select(open_tiles.cpu() & undecided[:, None]):
         inside[queries] += _count(masks.logits(queries, tile), cut)
-    accepted = (won > 0) & (inside > 0) & (won / inside >= overlap_threshold)
+    accepted = passes(inside) & (inside.cpu() > 0)
 
     segments: dict[int, SegmentInfo] = {}
     fused: dict[int, int] = {}
@@ -232,6 +237,7 @@ def panoptic(
     return segment_map, list(segments.values())
 
 
+@torch.no_grad()
 def semantic(class_logits: Tensor, *, mask_logits: Tensor, sizes: MaskSizes) -> Tensor:
     """Per pixel the class with the largest sum over queries of class probability × mask probability: int64 [H,W].
 
@@ -264,6 +270,7 @@ def semantic(class_logits: Tensor, *, mask_logits: Tensor, sizes: MaskSizes) -> 
     return labels
 
 
+@torch.no_grad()
 def instances(
     class_logits: Tensor,
     *,
@@ -294,6 +301,7 @@ def instances(
     )
 
 
+@torch.no_grad()
 def proposals(
     iou_logits: Tensor,
     *,
@@ -320,6 +328,7 @@ def proposals(
     )
 
 
+@torch.no_grad()
 def prompt_masks(mask_logits: Tensor, *, sizes: MaskSizes) -> Tensor:
     """Masks bool [N,H,W] of prompt queries with logits [N,h,w]: probability above one half."""
     return _render(mask_logits, sizes, cut=0.0)[0]
@@ -390,10 +399,10 @@ def _suppress(mask_logits: Tensor, sizes: MaskSizes, threshold: float) -> Tensor
         for low, image, canvas in zip(mask_logits.shape[-2:], sizes.image, sizes.canvas, strict=True)
     )
     inside = (mask_logits[:, :rows, :columns] > 0).flatten(1)
-    shared = torch.zeros(len(inside), len(inside), dtype=torch.double, device=inside.device)
+    shared = torch.zeros(len(inside), len(inside), device=inside.device)
     for part in inside.split(_GRID_CHUNK, dim=1):
         shared += part.float() @ part.float().T
-    shared = shared.cpu()
+    shared = shared.double().cpu()
     area = shared.diagonal()
     overlaps = shared / (area[:, None] + area - shared) > threshold
     kept: list[int] = []

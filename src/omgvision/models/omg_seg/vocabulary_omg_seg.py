@@ -9,6 +9,7 @@ differentiable when the callable is, and testable without weights.
 import functools
 import gzip
 import html
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from hashlib import blake2b
@@ -18,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPTokenizer, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 TextEncoder = Callable[[Tensor, Tensor], Tensor]
 """(input_ids [N,S], attention_mask [N,S]) → text features [N,D], not normalised."""
@@ -154,11 +157,11 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def average_templates(features: Tensor, *, templates: int) -> Tensor:
-    """Features [N·templates, D], the templates of one text next to each other → unit embeddings [N, D].
+    """Features [N·templates, D], the templates of one text next to each other → unit embeddings [N, D], float32.
 
     Every sentence is normalised, then averaged, then normalised again (the original's tools/gen_cls.py).
     """
-    sentences = F.normalize(features, dim=-1).unflatten(0, (-1, templates))
+    sentences = F.normalize(features.float(), dim=-1).unflatten(0, (-1, templates))
     return F.normalize(sentences.mean(1), dim=-1)
 
 
@@ -215,4 +218,5 @@ def encode_names(
             embeddings[word] = embedding
             if cache is not None:
                 cache.put((recipe, word), embedding.clone())
+        logger.info("encoded %d of %d words", start + len(batch), len(missing))
     return stack_prototypes(embeddings, synonyms)
