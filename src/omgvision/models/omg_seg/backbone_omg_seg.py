@@ -10,6 +10,7 @@ from transformers import initialization as init
 from transformers.backbone_utils import BackboneMixin
 from transformers.modeling_outputs import BackboneOutput
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_omg_seg import ClipConvNextConfig
 
@@ -106,7 +107,7 @@ class ClipConvNextBackbone(BackboneMixin, PreTrainedModel):
     config: ClipConvNextConfig
     base_model_prefix = "backbone"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     has_attentions = False
     _no_split_modules = ["ConvNextBlock"]
 
@@ -121,18 +122,27 @@ class ClipConvNextBackbone(BackboneMixin, PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Conv2d):
             init.trunc_normal_(module.weight, std=self.config.initializer_range)
-            if isinstance(module, PatchConv):
-                init.trunc_normal_(module.bias, std=self.config.initializer_range)
-            elif module.bias is not None:
-                init.zeros_(module.bias)
+            if module.bias is not None:
+                start = self.config.initializer_range if isinstance(module, PatchConv) else 0.0
+                init.normal_(module.bias, std=start)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, ConvNextBlock):
             init.constant_(module.gamma, module.layer_scale_init_value)
 
-    def forward(self, pixel_values: Tensor, **kwargs) -> BackboneOutput:
-        """pixel_values [B, 3, H, W] → ``feature_maps``: one [B, C, ⌊H/s⌋, ⌊W/s⌋] for every wanted stage."""
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BackboneOutput:
+        """pixel_values [B, 3, H, W] → ``feature_maps``: one [B, C, ⌊H/s⌋, ⌊W/s⌋] for every wanted stage.
+
+        ``output_hidden_states`` adds the outputs of the stem and of all stages; there are no attentions.
+        """
         features = self.stem(pixel_values.contiguous(memory_format=torch.channels_last))
         maps = [features]
         for stage in self.stages:
@@ -141,7 +151,7 @@ class ClipConvNextBackbone(BackboneMixin, PreTrainedModel):
         wanted = tuple(
             feature for name, feature in zip(self.stage_names, maps, strict=True) if name in self.out_features
         )
-        return BackboneOutput(feature_maps=wanted)
+        return BackboneOutput(feature_maps=wanted, hidden_states=tuple(maps) if output_hidden_states else None)
 
 
 class MlpClipHead(nn.Module):

@@ -82,7 +82,6 @@ class OmgSegConfig(PreTrainedConfig):
     sub_configs_defaults = {
         "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="omg_clip_convnext"),
     }
-    sub_configs = {"backbone_config": AutoConfig, "text_config": CLIPTextConfig}
 
     backbone_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
@@ -142,11 +141,17 @@ class OmgSegConfig(PreTrainedConfig):
                 f"hidden_size: expected a multiple of group_norm_groups ({self.group_norm_groups}), "
                 f"got {self.hidden_size}"
             )
-        if self.text_config is not None and self.text_config.projection_dim != self.embedding_dim:
+        tower = self.text_tower
+        if tower is not None and tower.projection_dim != self.embedding_dim:
             raise ValueError(
-                f"text_config.projection_dim: expected embedding_dim ({self.embedding_dim}), "
-                f"got {self.text_config.projection_dim}"
+                f"text_config.projection_dim: expected embedding_dim ({self.embedding_dim}), got {tower.projection_dim}"
             )
+
+    @property
+    def text_tower(self) -> CLIPTextConfig | None:
+        """``text_config`` as the type that it has once the configuration is built."""
+        assert self.text_config is None or isinstance(self.text_config, CLIPTextConfig)
+        return self.text_config
 
 
 __all__ = ["ClipConvNextConfig", "OmgSegConfig"]

@@ -92,8 +92,8 @@ class OmgSegOutput(ModelOutput):
         iou_logits: [B, Q], objectness.
         query_features: [B, Q, C] of the last layer, before its norm.
         mask_features: [B, C, T, h, w].
-        auxiliary_logits: With ``output_auxiliary=True`` one dict for each earlier prediction, the first before the first
-            layer, with ``class_queries_logits``, ``masks_queries_logits`` and ``iou_logits``.
+        auxiliary_logits: With ``output_auxiliary=True`` one dict for each earlier prediction, the first of them before
+            any layer, with ``class_queries_logits``, ``masks_queries_logits`` and ``iou_logits``.
         image_sizes: [B, 2] unpadded (height, width) in pixels of the network input.
         canvas_size: [2] padded (H, W).
         thing_mask: [K] bool, which classes are countable; None when the caller brought its own classes without.
@@ -123,7 +123,7 @@ class OmgSegPreTrainedModel(PreTrainedModel):
     config: OmgSegConfig
     base_model_prefix = "model"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     _supports_sdpa = True
     _no_split_modules = ["PixelDecoderLayer", "MaskDecoderLayer", "ConvNextBlock"]
 
@@ -132,7 +132,7 @@ class OmgSegPreTrainedModel(PreTrainedModel):
         # Backbone and text tower are models of their own with their own initialisation.
         if isinstance(module, PreTrainedModel) and not isinstance(module, OmgSegPreTrainedModel):
             return
-        # transformers passes over modules without parameters of their own, so each start belongs to a class that has some.
+        # transformers passes over modules without parameters of their own, so each start hangs on a class with some.
         if isinstance(module, SamplingOffsets):
             init.zeros_(module.weight)
             init.copy_(module.bias, module.initial_bias())
@@ -341,7 +341,8 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
         self.classifier = Classifier(config.hidden_size, config.embedding_dim)
         self.iou_head = mlp(config.hidden_size, config.hidden_size, 1)
         self.clip_head = self._build_clip_head(config)
-        self.text_model = CLIPTextModelWithProjection(config.text_config) if config.text_config is not None else None
+        text_config = config.text_tower
+        self.text_model = None if text_config is None else CLIPTextModelWithProjection(text_config)
         shape = (config.num_classes, config.num_prototypes, config.embedding_dim)
         self.class_embeddings: Tensor
         self.thing_mask: Tensor
@@ -397,7 +398,8 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
         """
         if embeddings.dim() != 3 or embeddings.shape[2] != self.config.embedding_dim:
             raise ValueError(
-                f"embeddings: expected [classes, prototypes, {self.config.embedding_dim}], got {tuple(embeddings.shape)}"
+                f"embeddings: expected [classes, prototypes, {self.config.embedding_dim}], "
+                f"got {tuple(embeddings.shape)}"
             )
         classes, prototypes, _ = embeddings.shape
         if seen_mask is None:

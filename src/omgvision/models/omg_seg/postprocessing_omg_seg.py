@@ -97,8 +97,10 @@ class _TiledMasks:
         by_axis = list(zip(mask_logits.shape[-2:], sizes.canvas, sizes.image, sizes.target, strict=True))
         row_matrix, column_matrix = (_resize_matrix(*axis) for axis in by_axis)
         # About 16 low-resolution cells a side: small enough for tight bounds, large enough for the matrix products.
+        # Accelerators want fewer and larger pieces.
+        least = 64 if mask_logits.device.type == "cpu" else 256
         row_spans, column_spans = (
-            _spans(matrix, step=min(256, max(64, round(16 * target / max(1.0, low * image / canvas)))))
+            _spans(matrix, step=min(256, max(least, round(16 * target / max(1.0, low * image / canvas)))))
             for matrix, (low, canvas, image, target) in zip((row_matrix, column_matrix), by_axis, strict=True)
         )
         self.row_matrix, self.column_matrix = (m.to(self.low.device) for m in (row_matrix, column_matrix.T))
@@ -183,7 +185,7 @@ def panoptic(
 
     lowest, highest = scores[:, None] * masks.lower.sigmoid(), scores[:, None] * masks.upper.sigmoid()
     contenders = highest >= lowest.amax(0) * (1 - _SLACK)
-    winners = torch.empty(sizes.target, dtype=torch.int32, device=mask_logits.device)
+    winners = torch.full(sizes.target, count, dtype=torch.int32, device=mask_logits.device)
     won = scores.new_zeros(count, dtype=torch.long)  # pixels a query wins
     shown = scores.new_zeros(count + 1, dtype=torch.long)  # those that remain; the last entry is empty ground
     # Pixels inside a query's mask: whole tiles follow from the bounds, the others are counted where resized anyway.

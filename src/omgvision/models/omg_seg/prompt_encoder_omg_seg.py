@@ -79,12 +79,33 @@ def _distance_to_background(mask: Tensor) -> Tensor:
     return distance[0, 0, 1:-1, 1:-1]
 
 
+def ellipse_logits(boxes: Tensor, *, canvas_size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """A first guess of the masks in boxes: above 0 inside of the ellipse that touches the box, below outside.
+
+    Args:
+        boxes: [B, N, 4] xyxy pixels of the network input.
+        canvas_size: Padded (H, W).
+        grid: (h, w) of the result.
+
+    Returns:
+        [B, N, h, w], between -1 and 1; -1 everywhere for a box without area.
+    """
+    y = (torch.arange(grid[0], device=boxes.device) + 0.5) * (canvas_size[0] / grid[0])
+    x = (torch.arange(grid[1], device=boxes.device) + 0.5) * (canvas_size[1] / grid[1])
+    low, high = boxes.chunk(2, dim=-1)
+    center, half = (low + high) / 2, (high - low) / 2
+    across = ((x - center[..., :1]) / half[..., :1].clamp_min(1e-3)).square()
+    down = ((y - center[..., 1:]) / half[..., 1:].clamp_min(1e-3)).square()
+    return (1 - down[..., :, None] - across[..., None, :]).clamp(-1, 1).to(boxes.dtype)
+
+
 class PointRefinement(nn.Module):
     """What several points and the previous mask say about one object.
 
     Each point contributes the mask feature under it, by one projection for positive and one for negative points; the
     contributions of a kind are averaged. A previous mask contributes the mean mask feature inside of it. All is added
-    to the initial query feature, so that a first click already knows the colour and texture that it hit.
+    to the initial query feature, so that a first click already knows the colour and texture that it hit. A box is a
+    first guess of the mask too: the ellipse that touches its sides.
     """
 
     def __init__(self, width: int):
@@ -117,21 +138,23 @@ class PointRefinement(nn.Module):
         for label, projection in ((1, self.positive), (0, self.negative)):
             chosen = (labels == label)[..., None].to(sampled.dtype)
             added = added + (projection(sampled) * chosen).sum(2) / chosen.sum(2).clamp_min(1)
-        if previous is not None:
-            inside = (previous > 0).flatten(2).to(sampled.dtype)
-            count = inside.sum(-1, keepdim=True)
-            pooled = torch.bmm(inside / count.clamp_min(1), mask_features.flatten(2).transpose(1, 2))
-            added = added + self.previous(self.norm(pooled)) * (count > 0)
-        return added
+        return added if previous is None else added + self.describe_region(previous, mask_features)
+
+    def describe_region(self, logits: Tensor, mask_features: Tensor) -> Tensor:
+        """What a first guess of the mask, [B, N, h, w] logits, adds: [B, N, C], zero for an empty one."""
+        inside = (logits > 0).flatten(2).to(mask_features.dtype)
+        count = inside.sum(-1, keepdim=True)
+        pooled = torch.bmm(inside / count.clamp_min(1), mask_features.flatten(2).transpose(1, 2))
+        return self.previous(self.norm(pooled)) * (count > 0)
 
 
 class PromptEncoder(nn.Module):
     """Prompts → initial queries.
 
-    A point is a box of six pixels. Several points of one object span the box of its positive points; with
-    ``point_refinement`` the points, positive and negative, and the previous mask also speak through
-    :class:`PointRefinement`, and the first layer looks where the previous mask was. Without it (converted checkpoints)
-    negative points remove a disk-free hint only through that previous mask.
+    A point is a box of six pixels; several points of one object are the box around its positive ones. With
+    ``point_refinement`` every point, positive or negative, and the previous mask also speak through
+    :class:`PointRefinement`. Without it (converted checkpoints) negative points have no effect. A previous mask is in
+    both cases where the first layer looks.
 
     Args:
         width: C.
@@ -174,8 +197,7 @@ class PromptEncoder(nn.Module):
             ValueError: When no prompt is given.
         """
         rectangles, features, regions = [], [], []
-        first_mask_logits = None
-        # The six pixels keep their place in the trained distribution only with their own embedding (index 0).
+        first_mask_logits = box_logits = None
         start = self.mask_token + self.prompt_embed
         if points is not None:
             if labels is None:
@@ -190,7 +212,12 @@ class PromptEncoder(nn.Module):
             features.append(feature)
         if boxes is not None:
             rectangles.append(boxes)
-            features.append(start[self.box_prompt_index].expand(*boxes.shape[:2], -1))
+            feature = start[self.box_prompt_index].expand(*boxes.shape[:2], -1)
+            if self.refinement is not None:
+                grid = (mask_features.shape[-2], mask_features.shape[-1])
+                box_logits = ellipse_logits(boxes, canvas_size=canvas_size, grid=grid)
+                feature = feature + self.refinement.describe_region(box_logits, mask_features[:, :, 0])
+            features.append(feature)
         if masks is not None:
             centers = torch.stack([region_centers(mask) for mask in masks.bool()])
             rectangles.append(torch.cat((centers - POINT_HALF_SIZE, centers + POINT_HALF_SIZE), dim=-1))
@@ -200,15 +227,22 @@ class PromptEncoder(nn.Module):
             raise ValueError("prompts: expected points, boxes or masks, got none")
 
         count = sum(rectangle.shape[1] for rectangle in rectangles)
-        if previous_mask_logits is not None:
-            missing = count - previous_mask_logits.shape[1]
-            first_mask_logits = F.pad(previous_mask_logits, (0, 0, 0, 0, 0, missing), value=math.nan)[:, :, None]
+        guesses = [
+            (0, previous_mask_logits),
+            (0 if points is None else points.shape[1], box_logits),
+        ]
+        for start_row, guess in guesses:
+            if guess is None:
+                continue
+            if first_mask_logits is None:
+                first_mask_logits = guess.new_full((len(guess), count, *guess.shape[2:]), math.nan)
+            first_mask_logits[:, start_row : start_row + guess.shape[1]] = guess
         positions = self._positions(torch.cat(rectangles, dim=1).to(start.dtype), image_sizes)
         return PromptQueries(
             features=torch.cat(features, dim=1),
             positions=positions,
             region=self._region(regions[0], count) if regions else None,
-            first_mask_logits=first_mask_logits,
+            first_mask_logits=None if first_mask_logits is None else first_mask_logits[:, :, None],
         )
 
     @staticmethod
