@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import click, convert, models, segment, train
+from . import click, convert, data, models, segment, train
 
 # Depending on its version, typer brings its own copy of click or uses the installed one. This is the base of either's
 # errors about arguments.
@@ -30,6 +30,7 @@ app.command("click")(click.click)
 app.command("convert")(convert.convert)
 app.command("models")(models.models)
 app.command("train")(train.train)
+app.add_typer(data.app, name="data")
 
 
 def _show_version(wanted: bool) -> None:

@@ -29,7 +29,8 @@ Out = Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where 
 
 Artifact = Literal["overlay", "panoptic", "semantic", "json", "masks"]
 ARTIFACTS: tuple[Artifact, ...] = get_args(Artifact)
-CLASS_LISTS = ("coco", "coco-things", "camvid")
+ClassList = Literal["coco", "coco-things", "camvid"]
+CLASS_LISTS: tuple[ClassList, ...] = get_args(ClassList)
 
 
 def complain(message: str) -> typer.BadParameter:
@@ -46,13 +47,14 @@ def read_artifacts(text: str) -> list[Artifact]:
     return [name for name in ARTIFACTS if name in wanted]
 
 
-def read_names(text: str) -> str | list[str]:
+def read_names(text: str) -> ClassList | list[str]:
     """--classes: a bundled list, a file with one class a line, or names separated by commas.
 
     Synonyms of one class are separated by slashes on the command line ("sofa/couch"), by commas in a file.
     """
-    if text in CLASS_LISTS:
-        return text
+    for known in CLASS_LISTS:
+        if text == known:
+            return known
     path = Path(text).expanduser()
     if _is_file(path):
         try:

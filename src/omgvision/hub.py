@@ -4,12 +4,13 @@ A name is the bundled model's, a `from_pretrained` folder, an original checkpoin
 Hub: of such a folder ("user/model"), or of a checkpoint file in a repository ("LXT/OMG_Seg/omg_seg_convl.pth").
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -27,6 +28,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
 
 from .conversion.checkpoint import load_checkpoint
 from .conversion.folder import convert_checkpoint
@@ -270,12 +272,13 @@ def _from_folder(
     if model_type != OmgSegConfig.model_type:
         raise UserError(f"{label} is a model of type {model_type}: expected {OmgSegConfig.model_type}")
     try:
-        loaded: Any = OmgSegForUniversalSegmentation.from_pretrained(
-            folder,
-            dtype=dtype,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are reported below, in one line
-        )
+        with _no_progress_bar():
+            loaded: Any = OmgSegForUniversalSegmentation.from_pretrained(
+                folder,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are reported below, in one line
+            )
         model, info = loaded  # a pair because of output_loading_info
         processor = OmgSegProcessor.from_pretrained(folder)
     except SafetensorError as error:
@@ -291,6 +294,18 @@ def _from_folder(
             f" {sorted(wrong)[0]}"
         )
     return model, processor
+
+
+@contextlib.contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """transformers draws one even for weights that load in a blink."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -478,6 +478,11 @@ def ensure_writable(folder: str | os.PathLike[str]) -> None:
         raise UserError(f"cannot write to {path}: {existing} is read-only, choose another output folder")
 
 
+def write_image(image: Image.Image, path: Path) -> Path:
+    """Write one picture as PNG, whole or not at all; its folder is made if need be."""
+    return _write_all(path.parent, {path.name: lambda: _png(image)})[0]
+
+
 def _exists(path: Path) -> bool:
     try:
         return path.exists()

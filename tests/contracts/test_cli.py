@@ -13,7 +13,7 @@ import omgvision
 from omg_cli.main import run
 from tests.golden import load as golden
 
-VERBS = ["segment", "click", "convert", "models", "train"]
+VERBS = ["segment", "click", "convert", "models", "train", "data"]
 
 
 @pytest.fixture
@@ -153,6 +153,46 @@ def test_convert_then_segment(omg, capsys, picture, tmp_path):
     assert code == 2
     assert "no vocabulary" in capsys.readouterr().err
     assert not (tmp_path / "out2").exists()
+
+
+@pytest.fixture
+def mask_folder(photo, tmp_path):
+    """Images and masks of three samples: background 0, two classes."""
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for index in range(3):
+        photo.save(tmp_path / "images" / f"{index}.png")
+        values = np.zeros((60, 90), dtype=np.uint8)
+        values[10:40, 20:60] = 1
+        Image.fromarray(values).save(tmp_path / "masks" / f"{index}.png")
+    return tmp_path
+
+
+def test_data(omg, mask_folder):
+    words = (mask_folder / "images", "--masks", mask_folder / "masks", "--classes", "ground,cat,dog")
+    code, out, err = omg("data", "check", *words, model=False)
+    assert code == 0, err
+    assert "3 images, 6 segments" in out
+    assert "2 of 3 occur" in out
+    code, out, err = omg("data", "preview", *words, "--number", 2, "--out", mask_folder / "out", model=False)
+    assert code == 0, err
+    assert names(mask_folder / "out") == {"preview.png"}
+
+
+def test_data_that_is_none(omg, mask_folder):
+    (mask_folder / "broken.json").write_text("{")
+    (mask_folder / "other.json").write_text("{}")
+    for arguments, part in [
+        ((mask_folder / "nowhere.json",), "does not exist"),
+        ((mask_folder / "images",), "--masks"),
+        ((mask_folder / "broken.json",), "not a JSON"),
+        ((mask_folder / "other.json",), "other.json"),
+        ((mask_folder / "images", "--masks", mask_folder / "none", "--classes", "a,b"), "none"),
+    ]:
+        code, _, err = omg("data", "check", *arguments, model=False)
+        assert code == 2, (arguments, err)
+        assert part in err
+        assert len(err.splitlines()) == 1
 
 
 def test_mistakes_in_arguments_are_one_line(omg, picture, tmp_path):
