@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 for what the user got wrong, with one line on stderr; 1 fo
 130 when interrupted.
 """
 
+import dis
 import importlib.metadata
 import sys
 import traceback
@@ -78,16 +79,16 @@ def run(arguments: list[str]) -> int:
 
 
 def _is_users(error: Exception) -> bool:
-    """Whether the user can repair it: a ValueError that omgvision itself raised (its UserError is one)."""
-    if not isinstance(error, ValueError):
+    """Whether the user can repair it: a ValueError (UserError is one) that a `raise` of our own code made."""
+    trace = error.__traceback__
+    if not isinstance(error, ValueError) or trace is None:
         return False
-    if "omgvision.errors" in sys.modules and isinstance(error, sys.modules["omgvision.errors"].UserError):
-        return True
-    if error.__traceback__ is None:
-        return False
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    # What numpy or torch raise deep below is not meant for users.
-    return frame.f_globals.get("__name__", "").startswith(("omgvision.", "omg_cli."))
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "")
+    # Python, numpy and torch raise ValueErrors in the middle of our lines as well, without a `raise` of ours.
+    is_raise = trace.tb_frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return is_raise and module.startswith(("omgvision.", "omg_cli."))
 
 
 def _complain(message: str, code: int) -> int:

@@ -99,13 +99,10 @@ def draw_segments(
     Raises:
         ValueError: a mask has another size than the image, or the numbers of masks, colours and labels differ.
     """
-    canvas = np.array(image.convert("RGB"))
-    height, width = canvas.shape[:2]
+    width, height = image.size
     scale = math.sqrt(width * height)
-    thickness = max(1, round(scale / 500))
-    contour_color = np.zeros_like(canvas)
-    contour_alpha = np.zeros((height, width), dtype=np.uint8)
     font = _font(max(11, round(scale / 42)))
+    top = np.zeros((height, width), dtype=np.int32)  # which mask is seen, counted from 1
     tags: list[_Tag] = []
     count = 0
     for count, mask in enumerate(masks, start=1):
@@ -116,20 +113,30 @@ def draw_segments(
         window = _window(mask)
         if window is None:
             continue
-        color, part = colors[count - 1], mask[window]
-        region = canvas[window]
-        region[part] = np.rint(region[part] * (1 - opacity) + np.array(color) * opacity).astype(np.uint8)
-        edge = part & ~np.asarray(ndimage.binary_erosion(part, iterations=thickness, border_value=1), dtype=bool)
-        contour_color[window][part] = _with_lightness(color, 0.82)
-        contour_alpha[window][part] = 0
-        contour_alpha[window][edge] = 235
+        np.copyto(top[window], count, where=mask[window])
         if labels:
-            tags.append(_Tag.place(labels[count - 1], color, part, window, font))
+            tags.append(_Tag.place(labels[count - 1], colors[count - 1], mask[window], window, font))
     if len(colors) != count or len(labels) not in {0, count}:
         raise ValueError(f"got {count} masks, {len(colors)} colours and {len(labels)} labels: expected as many of each")
-    alpha = Image.fromarray(contour_alpha).filter(ImageFilter.GaussianBlur(0.4 * thickness))
-    result = Image.composite(Image.fromarray(contour_color), Image.fromarray(canvas), alpha)
-    return _draw_tags(result, tags, font)
+
+    picture = image.convert("RGB")
+    fill = Image.fromarray(np.array([(0, 0, 0), *colors], dtype=np.uint8)[top])
+    fill_alpha = Image.fromarray(np.where(top > 0, np.uint8(round(255 * opacity)), np.uint8(0)))
+    line = Image.fromarray(np.array([(0, 0, 0), *(_with_lightness(c, 0.82) for c in colors)], dtype=np.uint8)[top])
+    thickness = max(1, round(scale / 500))
+    line_alpha = Image.fromarray(np.where(_rims(top, thickness), np.uint8(235), np.uint8(0)))
+    picture = Image.composite(fill, picture, fill_alpha)
+    picture = Image.composite(line, picture, line_alpha.filter(ImageFilter.GaussianBlur(0.4 * thickness)))
+    return _draw_tags(picture, tags, font)
+
+
+def _rims(top: np.ndarray, thickness: int) -> np.ndarray:
+    """Pixels of numbered regions [H, W] at most `thickness` away from another number; 0 has no rim itself."""
+    lowest = highest = top
+    for axis in (0, 1):
+        lowest = ndimage.minimum_filter1d(lowest, 2 * thickness + 1, axis=axis, mode="nearest")
+        highest = ndimage.maximum_filter1d(highest, 2 * thickness + 1, axis=axis, mode="nearest")
+    return (top > 0) & (lowest != highest)
 
 
 def _window(mask: np.ndarray) -> tuple[slice, slice] | None:
