@@ -30,10 +30,17 @@ def convert(
     *sources, output = paths
     overrides = None if config is None else _read_config(config)
 
+    from huggingface_hub.errors import StrictDataclassError
+
     from omgvision.conversion.folder import REPORT_NAME, convert_checkpoint
 
     options.quiet_libraries()
-    report = convert_checkpoint(sources, output, config=overrides)
+    try:
+        report = convert_checkpoint(sources, output, config=overrides)
+    except (TypeError, StrictDataclassError) as error:
+        if overrides is None:
+            raise
+        raise options.complain(f"--config: a value in {config} has the wrong type ({error})") from None
     print(report)
     print(f"written: {output} (the whole report: {output / REPORT_NAME})")
 

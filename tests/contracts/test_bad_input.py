@@ -179,6 +179,17 @@ def test_checkpoints(refused, picture, tmp_path, capsys):
     assert "harmful" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "fields",
+    ['{"num_attention_heads": "big"}', '{"backbone_config": 3}', '{"logit_scale": 2}', '{"nope": 1}', "[1]", "{"],
+)
+def test_configurations(refused, tmp_path, fields):
+    torch.save(golden("tiny_state"), tmp_path / "whole.pth")
+    (tmp_path / "fields.json").write_text(fields)
+    words = (tmp_path / "whole.pth", tmp_path / "converted", "--config", tmp_path / "fields.json")
+    refused("convert", *words, model=False, say="config")
+
+
 def test_models_that_do_not_exist(refused, picture, tmp_path, monkeypatch):
     monkeypatch.setattr("omgvision.hub.constants.HF_HUB_OFFLINE", True)
     out = ("--out", tmp_path / "out")
