@@ -136,6 +136,7 @@ class MaskDecoder(nn.Module):
         self_allowed: Tensor | None = None,
         region: AttentionRegion | None = None,
         first_mask_logits: Tensor | None = None,
+        mask_prior: Tensor | None = None,
         output_auxiliary: bool = False,
     ) -> OmgSegDecoderOutput:
         """Refines queries into masks.
@@ -149,6 +150,7 @@ class MaskDecoder(nn.Module):
             region: Limits where queries look.
             first_mask_logits: [B, Q, T, h, w] instead of the mask predicted before the first layer; where a query's
                 are all NaN the prediction stands.
+            mask_prior: [B, Q, T or 1, h, w] logits added to every prediction.
             output_auxiliary: Also return the predictions before the last layer (training); costs a full-size mask
                 a layer.
         """
@@ -162,6 +164,8 @@ class MaskDecoder(nn.Module):
         inside = None if region is None else [self._resize_region(region.inside, shape) for shape in memory_shapes]
         if self_allowed is not None:
             self_allowed = self_allowed[None]
+        prior = None if mask_prior is None else mask_prior.expand(-1, -1, frames, -1, -1)
+        level_priors = [None if prior is None else self._resize(prior, shape).flatten(2) for shape in memory_shapes]
 
         layer_features, layer_masks = [], []
         features = self.post_norm(queries)
@@ -169,11 +173,13 @@ class MaskDecoder(nn.Module):
         for index, layer in enumerate(self.layers):
             if output_auxiliary:
                 layer_features.append(features)
-                layer_masks.append(torch.einsum("bqc,bcthw->bqthw", embeddings, mask_features))
+                layer_masks.append(self._masks(embeddings, mask_features, prior))
             level = index % len(memories)
+            level_prior = level_priors[level]
             # Bilinear resizing and the dot product commute: the attention mask of a layer needs low resolution only.
             with torch.no_grad():
-                allowed = torch.bmm(embeddings.detach(), level_features[level]) >= 0
+                seen = torch.bmm(embeddings.detach(), level_features[level])
+                allowed = (seen if level_prior is None else seen + level_prior) >= 0
                 if index == 0 and first_mask_logits is not None:
                     first = self._resize(first_mask_logits, memory_shapes[0]).flatten(2)
                     allowed = torch.where(first.isnan(), allowed, first >= 0)
@@ -184,12 +190,18 @@ class MaskDecoder(nn.Module):
             features = self.post_norm(queries)
             embeddings = self.mask_embed(features)
         layer_features.append(features)
-        layer_masks.append(torch.einsum("bqc,bcthw->bqthw", embeddings, mask_features))
+        layer_masks.append(self._masks(embeddings, mask_features, prior))
         return OmgSegDecoderOutput(
             query_features=queries,
             layer_query_features=tuple(layer_features),
             layer_mask_logits=tuple(layer_masks),
         )
+
+    @staticmethod
+    def _masks(embeddings: Tensor, mask_features: Tensor, prior: Tensor | None) -> Tensor:
+        """[B, Q, C] and [B, C, T, h, w] → [B, Q, T, h, w]."""
+        masks = torch.einsum("bqc,bcthw->bqthw", embeddings, mask_features)
+        return masks if prior is None else masks + prior
 
     @staticmethod
     def _resize(planes: Tensor, shape: tuple[int, int]) -> Tensor:

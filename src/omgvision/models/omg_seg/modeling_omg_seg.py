@@ -261,6 +261,7 @@ class OmgSegModel(OmgSegPreTrainedModel):
         self_allowed: Tensor | None = None,
         region: AttentionRegion | None = None,
         first_mask_logits: Tensor | None = None,
+        mask_prior: Tensor | None = None,
         output_auxiliary: bool = False,
     ) -> OmgSegDecoderOutput:
         """Queries of any origin → masks.
@@ -272,6 +273,7 @@ class OmgSegModel(OmgSegPreTrainedModel):
             self_allowed: [Q, Q] bool, which queries see each other; None = all.
             region: Limits where queries look.
             first_mask_logits: [B, Q, T, h, w] that the first layer looks at; NaN = predict.
+            mask_prior: [B, Q, T or 1, h, w] logits added to every prediction.
             output_auxiliary: Return the predictions of every layer.
         """
         assert encoder_outputs.memories is not None and encoder_outputs.memory_shapes is not None
@@ -285,6 +287,7 @@ class OmgSegModel(OmgSegPreTrainedModel):
             self_allowed=self_allowed,
             region=region,
             first_mask_logits=first_mask_logits,
+            mask_prior=mask_prior,
             output_auxiliary=output_auxiliary,
         )
 
@@ -313,6 +316,7 @@ class OmgSegModel(OmgSegPreTrainedModel):
             self_allowed=torch.eye(count, dtype=torch.bool, device=prompts.features.device),
             region=prompts.region,
             first_mask_logits=prompts.first_mask_logits,
+            mask_prior=prompts.mask_prior,
             output_auxiliary=output_auxiliary,
         )
 

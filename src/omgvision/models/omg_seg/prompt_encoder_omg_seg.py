@@ -28,12 +28,14 @@ class PromptQueries:
         features, positions: [B, N, C].
         region: Where mask prompts look; None without mask prompts.
         first_mask_logits: [B, N, T, h, w] that the first layer looks at; NaN where a prompt brings none.
+        mask_prior: [B, N, 1, h, w], added to every predicted mask; None for models without ``point_refinement``.
     """
 
     features: Tensor
     positions: Tensor
     region: AttentionRegion | None
     first_mask_logits: Tensor | None
+    mask_prior: Tensor | None = None
 
 
 def region_centers(masks: Tensor) -> Tensor:
@@ -79,8 +81,17 @@ def _distance_to_background(mask: Tensor) -> Tensor:
     return distance[0, 0, 1:-1, 1:-1]
 
 
-def ellipse_logits(boxes: Tensor, *, canvas_size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """A first guess of the masks in boxes: above 0 inside of the ellipse that touches the box, below outside.
+def cell_centers(canvas_size: tuple[int, int], grid: tuple[int, int], *, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows [h, 1] and columns [1, w] of the cells of a grid (h, w), in pixels of the canvas (H, W)."""
+    y = (torch.arange(grid[0], device=device) + 0.5) * (canvas_size[0] / grid[0])
+    x = (torch.arange(grid[1], device=device) + 0.5) * (canvas_size[1] / grid[1])
+    return y[:, None], x[None]
+
+
+def box_prior(boxes: Tensor, *, canvas_size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """What a box says about its mask before anything is seen, as logits.
+
+    The object fills about the ellipse that touches the sides, and lies within the box.
 
     Args:
         boxes: [B, N, 4] xyxy pixels of the network input.
@@ -88,15 +99,44 @@ def ellipse_logits(boxes: Tensor, *, canvas_size: tuple[int, int], grid: tuple[i
         grid: (h, w) of the result.
 
     Returns:
-        [B, N, h, w], between -1 and 1; -1 everywhere for a box without area.
+        [B, N, h, w], between -8 and 8.
     """
-    y = (torch.arange(grid[0], device=boxes.device) + 0.5) * (canvas_size[0] / grid[0])
-    x = (torch.arange(grid[1], device=boxes.device) + 0.5) * (canvas_size[1] / grid[1])
-    low, high = boxes.chunk(2, dim=-1)
-    center, half = (low + high) / 2, (high - low) / 2
-    across = ((x - center[..., :1]) / half[..., :1].clamp_min(1e-3)).square()
-    down = ((y - center[..., 1:]) / half[..., 1:].clamp_min(1e-3)).square()
-    return (1 - down[..., :, None] - across[..., None, :]).clamp(-1, 1).to(boxes.dtype)
+    y, x = cell_centers(canvas_size, grid, device=boxes.device)
+    low, high = boxes.float()[..., None, None, :].chunk(2, dim=-1)
+    center, half = (low + high) / 2, ((high - low) / 2).clamp_min(1.0)
+    across, down = (x - center[..., 0]) / half[..., 0], (y - center[..., 1]) / half[..., 1]
+    return 8 * (1.05 - across.square() - down.square()).clamp(-1, 1)
+
+
+def click_prior(
+    points: Tensor, labels: Tensor, *, image_sizes: Tensor, canvas_size: tuple[int, int], grid: tuple[int, int]
+) -> Tensor:
+    """What clicks say about their mask before anything is seen, as logits.
+
+    Near a positive click the object is likely and far from all of them it is not; right at a click its label is all
+    but certain. The constants (in units of the picture's mean side) were chosen on training pictures; the network
+    learns what to add.
+
+    Args:
+        points: [B, N, P, 2] xy pixels of the network input; labels [B, N, P] 1, 0 or padding.
+        image_sizes: [B, 2] unpadded (height, width).
+        canvas_size: Padded (H, W).
+        grid: (h, w) of the result.
+
+    Returns:
+        [B, N, h, w].
+    """
+    y, x = cell_centers(canvas_size, grid, device=points.device)
+    column, row = points.float()[..., None, None, :].unbind(-1)
+    side = image_sizes.float().prod(-1).sqrt().view(-1, 1, 1, 1, 1)
+    distance = torch.hypot(x - column, y - row) / side
+    nowhere = 1e3
+    labels = labels[..., None, None]
+    positive = distance.masked_fill(labels != 1, nowhere).amin(2)
+    negative = distance.masked_fill(labels != 0, nowhere).amin(2)
+    broad = 4 * (1 - positive / 0.15).clamp(-1, 1) * (positive < nowhere)
+    at_click = 6 * torch.exp(-(positive / 0.04).square()) - 6 * torch.exp(-(negative / 0.04).square())
+    return broad + at_click - 2 * (1 - negative / 0.1).clamp(0, 1)
 
 
 class PointRefinement(nn.Module):
@@ -105,7 +145,7 @@ class PointRefinement(nn.Module):
     Each point contributes the mask feature under it, by one projection for positive and one for negative points; the
     contributions of a kind are averaged. A previous mask contributes the mean mask feature inside of it. All is added
     to the initial query feature, so that a first click already knows the colour and texture that it hit. A box is a
-    first guess of the mask too: the ellipse that touches its sides.
+    first guess of the mask too.
     """
 
     def __init__(self, width: int):
@@ -153,8 +193,10 @@ class PromptEncoder(nn.Module):
 
     A point is a box of six pixels; several points of one object are the box around its positive ones. With
     ``point_refinement`` every point, positive or negative, and the previous mask also speak through
-    :class:`PointRefinement`. Without it (converted checkpoints) negative points have no effect. A previous mask is in
-    both cases where the first layer looks.
+    :class:`PointRefinement`, and points and boxes add what they say by their place alone (:func:`click_prior`,
+    :func:`box_prior`) to the predicted masks, so that each correction has an effect where it was made. Without it
+    (converted checkpoints) negative points have no effect. In both cases the first layer looks where the previous mask
+    was.
 
     Args:
         width: C.
@@ -197,7 +239,8 @@ class PromptEncoder(nn.Module):
             ValueError: When no prompt is given.
         """
         rectangles, features, regions = [], [], []
-        first_mask_logits = box_logits = None
+        grid = (mask_features.shape[-2], mask_features.shape[-1])
+        priors = []
         start = self.mask_token + self.prompt_embed
         if points is not None:
             if labels is None:
@@ -209,14 +252,14 @@ class PromptEncoder(nn.Module):
                 feature = feature + self.refinement(
                     points, labels, mask_features[:, :, 0], canvas, previous_mask_logits
                 )
+                priors.append(click_prior(points, labels, image_sizes=image_sizes, canvas_size=canvas_size, grid=grid))
             features.append(feature)
         if boxes is not None:
             rectangles.append(boxes)
             feature = start[self.box_prompt_index].expand(*boxes.shape[:2], -1)
             if self.refinement is not None:
-                grid = (mask_features.shape[-2], mask_features.shape[-1])
-                box_logits = ellipse_logits(boxes, canvas_size=canvas_size, grid=grid)
-                feature = feature + self.refinement.describe_region(box_logits, mask_features[:, :, 0])
+                priors.append(box_prior(boxes, canvas_size=canvas_size, grid=grid))
+                feature = feature + self.refinement.describe_region(priors[-1], mask_features[:, :, 0])
             features.append(feature)
         if masks is not None:
             centers = torch.stack([region_centers(mask) for mask in masks.bool()])
@@ -227,22 +270,20 @@ class PromptEncoder(nn.Module):
             raise ValueError("prompts: expected points, boxes or masks, got none")
 
         count = sum(rectangle.shape[1] for rectangle in rectangles)
-        guesses = [
-            (0, previous_mask_logits),
-            (0 if points is None else points.shape[1], box_logits),
-        ]
-        for start_row, guess in guesses:
-            if guess is None:
-                continue
-            if first_mask_logits is None:
-                first_mask_logits = guess.new_full((len(guess), count, *guess.shape[2:]), math.nan)
-            first_mask_logits[:, start_row : start_row + guess.shape[1]] = guess
+        first_mask_logits = mask_prior = None
+        if previous_mask_logits is not None:
+            missing = count - previous_mask_logits.shape[1]
+            first_mask_logits = F.pad(previous_mask_logits, (0, 0, 0, 0, 0, missing), value=math.nan)[:, :, None]
+        if priors:
+            known = torch.cat(priors, dim=1).to(mask_features.dtype)
+            mask_prior = F.pad(known, (0, 0, 0, 0, 0, count - known.shape[1]))[:, :, None]
         positions = self._positions(torch.cat(rectangles, dim=1).to(start.dtype), image_sizes)
         return PromptQueries(
             features=torch.cat(features, dim=1),
             positions=positions,
             region=self._region(regions[0], count) if regions else None,
-            first_mask_logits=None if first_mask_logits is None else first_mask_logits[:, :, None],
+            first_mask_logits=first_mask_logits,
+            mask_prior=mask_prior,
         )
 
     @staticmethod
