@@ -87,6 +87,7 @@ class Recipe:
         data: Folder that holds the data sets.
         out: Folder of the run: `checkpoint.pt`, `log.jsonl`, `weights/`.
         steps: Optimizer steps of the whole run.
+        commercial_only: Leave out every picture whose licence forbids commercial use or is not stated.
         image_size: Longest side in pixels to which the exported processor scales.
         minutes: When given, the run follows the clock instead of `steps`: schedule and stages advance by the elapsed
             share of this budget. Such a run can be resumed, but not be repeated bit for bit.
@@ -104,6 +105,7 @@ class Recipe:
     out: Path
     steps: int
     stages: tuple[Stage, ...]
+    commercial_only: bool = False
     image_size: int = 384
     minutes: float | None = None
     accumulation: int = 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from omgvision.data.collate import collate
 from omgvision.data.mixture import Mixture, SampleDataset, Source
-from omgvision.data.sample import Batch
+from omgvision.data.sample import Batch, Sample
 from omgvision.data.transforms import Augmentation
 
 
@@ -22,6 +22,19 @@ class Part:
     dataset: SampleDataset
     weight: float
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+class Subset:
+    """Some samples of a data set, as a data set."""
+
+    def __init__(self, dataset: SampleDataset, indices: Sequence[int]):
+        self.dataset, self.indices = dataset, list(indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.dataset[self.indices[index]]
 
 
 class MixtureBatches:

@@ -279,7 +279,7 @@ def numbered_batches(source: BatchSource, run: Run) -> Iterator[tuple[int, Train
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """A worker ends when the loop tells it to, not by a signal to all processes that the loop answers with a checkpoint."""
+    """A worker ends when the loop tells it to, not by a signal to all processes, which the loop answers by saving."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

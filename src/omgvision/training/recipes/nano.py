@@ -16,13 +16,14 @@ from omgvision.data import (
     YouTubeVisFrames,
     load_class_list,
 )
+from omgvision.data.mixture import SampleDataset
 from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.vocabulary_omg_seg import TEMPLATES, build_clip_tokenizer
 from omgvision.training.objective import SegmentationObjective
 from omgvision.training.probe import Probe, evenly
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
-from omgvision.training.sources import MixtureBatches, Part
+from omgvision.training.sources import MixtureBatches, Part, Subset
 
 
 def nano() -> Recipe:
@@ -95,36 +96,37 @@ def source(recipe: Recipe) -> MixtureBatches:
     """Train parts of coco_mini, camvid and davis2016_mini, and rendered scenes."""
     coco, davis = recipe.data / "coco_mini", recipe.data / "davis2016_mini"
     photographs = Augmentation(scale=(1.0, 2.2))
-    return MixtureBatches(
-        [
-            Part(
-                InMemory(CocoInstances(coco / "instances_train.json", images=coco / "images")),
-                weight=0.24,
-                augmentation=photographs,
-            ),
-            Part(
-                InMemory(CocoPanoptic(coco / "panoptic_train.json", images=coco / "images")),
-                weight=0.27,
-                augmentation=photographs,
-            ),
-            Part(
-                InMemory(camvid_part(recipe, "train", split_things=True)),
-                weight=0.30,
-                augmentation=photographs,
-            ),
-            Part(
-                InMemory(
-                    YouTubeVisFrames(
-                        davis / "instances_train.json", images=davis / "JPEGImages", every=2, name="davis2016"
-                    )
-                ),
-                weight=0.07,
-                augmentation=photographs,
-            ),
-            Part(SyntheticScenes(seed=recipe.seed, size=(240, 320), length=10**6), weight=0.12),
-        ],
-        seed=recipe.seed,
-    )
+    instances: SampleDataset = CocoInstances(coco / "instances_train.json", images=coco / "images")
+    panoptic: SampleDataset = CocoPanoptic(coco / "panoptic_train.json", images=coco / "images")
+    if recipe.commercial_only:
+        instances = permitted(instances, coco / "instances_train.json")
+        panoptic = permitted(panoptic, coco / "panoptic_train.json")
+    parts = [
+        Part(InMemory(instances), weight=0.24, augmentation=photographs),
+        Part(InMemory(panoptic), weight=0.27, augmentation=photographs),
+        Part(SyntheticScenes(seed=recipe.seed, size=(240, 320), length=10**6), weight=0.12),
+    ]
+    if not recipe.commercial_only:
+        frames = YouTubeVisFrames(
+            davis / "instances_train.json", images=davis / "JPEGImages", every=2, name="davis2016"
+        )
+        parts[2:2] = [
+            Part(InMemory(camvid_part(recipe, "train", split_things=True)), weight=0.30, augmentation=photographs),
+            Part(InMemory(frames), weight=0.07, augmentation=photographs),
+        ]
+    return MixtureBatches(parts, seed=recipe.seed)
+
+
+COMMERCIAL_LICENCES = ("Attribution License", "Attribution-ShareAlike License")
+"""Of COCO's licences, those in the set that allow commercial use."""
+
+
+def permitted(dataset: SampleDataset, annotations: Path) -> Subset:
+    """The photographs of a COCO json whose licence allows commercial use."""
+    content = json.loads(annotations.read_text(encoding="utf-8"))
+    allowed = {entry["id"] for entry in content["licenses"] if entry["name"] in COMMERCIAL_LICENCES}
+    images = {str(entry["id"]) for entry in content["images"] if entry["license"] in allowed}
+    return Subset(dataset, [index for index in range(len(dataset)) if dataset[index].sample_id in images])
 
 
 def camvid_part(recipe: Recipe, part: Literal["train", "val"], *, split_things: bool) -> MaskFolder:

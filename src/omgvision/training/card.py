@@ -1,0 +1,99 @@
+"""The model card of the bundled weights, written from the measured results alone.
+
+python -m omgvision.training.card --results docs/results/nano.json --out src/omgvision/weights/omg-seg-nano/README.md
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+HEADER = """---
+library_name: omgvision
+pipeline_tag: image-segmentation
+license: cc-by-nc-sa-4.0
+tags: [image-segmentation, panoptic-segmentation, interactive-segmentation, open-vocabulary]
+---
+"""
+
+TEXT = """# omg-seg-nano
+
+OMG-Seg in small: {parameters:.1f} million parameters (ConvNeXt-Atto, a narrow pixel decoder and mask decoder, a text
+tower of three layers), trained from scratch. One model for panoptic, instance and semantic segmentation, words of your
+choice, clicks, boxes and everything. It shows what the software does and is no stand-in for the published weights: so
+few pictures teach frequent classes and coarse masks; rare classes and words never seen are guesses.
+
+```python
+import omgvision as omg
+
+model = omg.load()
+```
+
+## Training
+
+| | |
+| --- | --- |
+| Recipe | `omg train nano data=DATA out=RUN` (`omgvision/training/recipes/nano.py`) |
+| Steps | {steps} |
+| Time | {minutes:.0f} minutes |
+| Hardware | {cpu} |
+| Precision | float32; stored in float16, averaged weights |
+
+## Data and licences
+
+| Data | Used | Licence |
+| --- | --- | --- |
+| COCO 2017, a small part | 281 photographs with instances, 70 with panoptic labels | annotations CC BY 4.0; \
+photographs CC BY, BY-SA, BY-NC or BY-NC-SA |
+| CamVid, one frame a second | 367 pictures | none stated by its mirror; research use |
+| DAVIS 2016, every fourth frame | 27 videos | CC BY-NC 4.0 |
+| rendered scenes (`omgvision.data.synthetic`) | made while training | Apache-2.0, as the code |
+
+Because some photographs are non-commercial and share-alike, the **weights are under CC BY-NC-SA 4.0**; the code is
+under Apache-2.0. `omg train nano commercial_only=true …` leaves out every picture whose licence forbids commercial use or is
+not stated.
+
+## Held-out numbers
+
+{table}
+
+{note}
+
+Measured by `python -m omgvision.evaluation.benchmarks`.
+"""
+
+
+def card(results: dict[str, Any]) -> str:
+    """The page for the content of a result file (`omgvision.evaluation.benchmarks`)."""
+    columns = {"trained": "omg-seg-nano", "untrained": "random initialisation", "trivial": "best trivial baseline"}
+    lines = [
+        f"| in percent | held-out data | {' | '.join(columns.values())} | that baseline |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
+    ]
+    for row in results["rows"]:
+        values = " | ".join(f"{100 * row[column]:.1f}" for column in columns)
+        lines.append(f"| {row['metric']} | {row['data']} | {values} | {row['trivial_is']} |")
+    training = results["training"]
+    if training is None:
+        raise ValueError("results: no training run in this file; measure with --run RUN")
+    return HEADER + TEXT.format(
+        parameters=results["parameters"] / 1e6,
+        steps=training["steps"],
+        minutes=training["minutes"],
+        cpu=results["machine"]["cpu"],
+        table="\n".join(lines),
+        note=results["note"],
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Write a model card from measured results.")
+    parser.add_argument("--results", type=Path, required=True, help="result file")
+    parser.add_argument("--out", type=Path, required=True, help="README.md of the weights' folder")
+    options = parser.parse_args(arguments)
+    options.out.write_text(card(json.loads(options.results.read_text(encoding="utf-8"))), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
