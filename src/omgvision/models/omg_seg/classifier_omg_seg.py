@@ -22,11 +22,12 @@ def mask_pool(features: Tensor, mask_logits: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Means [B, Q, C] (zero for an empty mask) and the number of pixels [B, Q].
     """
-    inside = (mask_logits.detach() > 0).flatten(2).to(features.dtype)
+    # Counted in float32: half precision knows neither large counts nor 1e-8, and empty masks would become NaN.
+    inside = (mask_logits.detach() > 0).flatten(2).to(torch.promote_types(features.dtype, torch.float32))
     count = inside.sum(-1)
     # The original divides the mask, not the sum, so do we: the order matters for the last digits only.
-    pooled = torch.bmm(inside / (count + 1e-8)[..., None], features.flatten(2).transpose(1, 2))
-    return pooled, count
+    share = (inside / (count + 1e-8)[..., None]).to(features.dtype)
+    return torch.bmm(share, features.flatten(2).transpose(1, 2)), count
 
 
 def class_logits(embeddings: Tensor, class_embeddings: Tensor, logit_scale: float) -> Tensor:

@@ -138,10 +138,14 @@ class MultiScaleDeformableAttention(nn.Module):
         offsets = self.sampling_offsets(queries).view(batch, count, self.heads, self.levels, self.points, 2)
         weights = self.attention_weights(queries).view(batch, count, self.heads, -1).softmax(-1)
         weights = weights.view(batch, count, self.heads, self.levels, self.points)
+        # At least float32: bfloat16 places a point only to half a cell, and torch's CPU grid_sample of half precision
+        # reads beyond the plane (seen in 2.13: NaN from neighbouring memory).
+        exact = torch.promote_types(value.dtype, torch.float32)
+        value, weights, offsets = value.to(exact), weights.to(exact), offsets.to(exact)
         normalizer = offsets.new_tensor([(w, h) for h, w in shapes])[:, None, :]
-        locations = references[:, None, None, None, :] + offsets / normalizer
+        locations = references[:, None, None, None, :].to(exact) + offsets / normalizer
         needs_gradient = torch.is_grad_enabled() and (value.requires_grad or offsets.requires_grad)
-        # embedding_bag has no fast backward, no half precision on CPU and is slow for very narrow heads.
+        # embedding_bag has no fast backward and is slow for very narrow heads.
         use_bag = (
             value.device.type == "cpu"
             and not needs_gradient
@@ -151,7 +155,7 @@ class MultiScaleDeformableAttention(nn.Module):
             and not torch.compiler.is_exporting()
         )
         sample = deformable_attention_embedding_bag if use_bag else deformable_attention_sampling
-        return self.output_proj(sample(value, shapes, locations.to(value.dtype), weights.to(value.dtype)))
+        return self.output_proj(sample(value, shapes, locations, weights).to(queries.dtype))
 
 
 class PixelDecoderLayer(nn.Module):
