@@ -35,7 +35,7 @@ SegmentTask = Literal["panoptic", "instance", "semantic", "everything"]
 TASKS: tuple[SegmentTask, ...] = get_args(SegmentTask)
 CLASS_LISTS = ("coco", "coco-things", "camvid")
 
-DEFAULT_THRESHOLDS: dict[SegmentTask, float] = {"panoptic": 0.0, "instance": 0.3, "semantic": 0.0, "everything": 0.3}
+DEFAULT_THRESHOLDS: dict[SegmentTask, float] = {"panoptic": 0.0, "instance": 0.2, "semantic": 0.0, "everything": 0.25}
 """Scores from which segments are shown. For panoptic maps the overlap rule of the original does the selection."""
 
 
