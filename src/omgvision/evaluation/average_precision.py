@@ -35,8 +35,9 @@ class AveragePrecision:
         self.kind, self.by_category, self.images = kind, by_category, images
         self.detections: list[dict[str, Any]] = []
         self._per_category: dict[int, float] = {}
+        # pycocotools declares its types more narrowly than it behaves.
+        self.truth: Any = COCO()
         with self._quietly():
-            self.truth = COCO()
             # COCO's own conversions write into the annotations.
             self.truth.dataset = {**ground_truth, "annotations": [dict(one) for one in ground_truth["annotations"]]}
             self.truth.createIndex()
@@ -50,7 +51,9 @@ class AveragePrecision:
         if not self.detections:
             return dict.fromkeys(NAMES, 0.0)
         with self._quietly():
-            evaluation = COCOeval(self.truth, self.truth.loadRes([dict(one) for one in self.detections]), self.kind)
+            found = self.truth.loadRes([dict(one) for one in self.detections])
+            kind: Any = self.kind
+            evaluation: Any = COCOeval(self.truth, found, iouType=kind)
             evaluation.params.useCats = int(self.by_category)
             if self.images is not None:
                 evaluation.params.imgIds = sorted(self.images)

@@ -48,7 +48,7 @@ def next_click(
 
 def distance_inside(mask: np.ndarray) -> np.ndarray:
     """Euclidean distance of every pixel of a bool [H, W] to the nearest pixel outside; the border is outside."""
-    return ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    return np.asarray(ndimage.distance_transform_edt(np.pad(mask, 1)))[1:-1, 1:-1]
 
 
 class ClickIoU:

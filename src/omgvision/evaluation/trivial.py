@@ -69,7 +69,7 @@ class Disks:
     @classmethod
     def fit(cls, masks: Iterable[np.ndarray], *, clicks: int) -> "Disks":
         """The radii with the best mean IoU after the first and after the last click on training masks."""
-        targets = [resize_nearest(mask, tuple(max(8, side // 4) for side in mask.shape)) for mask in masks]
+        targets = [resize_nearest(mask, (max(8, mask.shape[0] // 4), max(8, mask.shape[1] // 4))) for mask in masks]
         targets = [target for target in targets if target.any()]
         radii = (*np.geomspace(0.02, 0.6, 16).tolist(), 2.0)
         first = max(radii, key=lambda radius: np.mean([simulate(cls(radius), target, 1)[-1] for target in targets]))

@@ -51,8 +51,8 @@ photographs CC BY, BY-SA, BY-NC or BY-NC-SA |
 | rendered scenes (`omgvision.data.synthetic`) | made while training | Apache-2.0, as the code |
 
 Because some photographs are non-commercial and share-alike, the **weights are under CC BY-NC-SA 4.0**; the code is
-under Apache-2.0. `omg train nano commercial_only=true …` leaves out every picture whose licence forbids commercial use or is
-not stated.
+under Apache-2.0. `omg train nano commercial_only=true …` leaves out every picture whose licence forbids commercial use
+or is not stated.
 
 ## Held-out numbers
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from omgvision.models.omg_seg.image_processing_omg_seg import OmgSegImageProcessor
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
@@ -40,7 +41,8 @@ def export(
         copy.set_vocabulary(names, processor=processor, things=things)
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    copy.to(dtype).save_pretrained(partial)
+    nn.Module.to(copy, dtype)  # transformers' own `to` is typed for devices alone
+    copy.save_pretrained(partial)
     processor.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -59,6 +59,7 @@ class SegmentationObjective(nn.Module):
             losses |= self.prompt_losses(encoded, prompts, canvas=canvas)
         weights = {"objects": 1.0, "prompts": self.settings.prompt_weight, "refined": self.settings.prompt_weight}
         # A batch may have neither; its loss must still reach the weights for the backward pass.
+        assert encoded.mask_features is not None
         total = encoded.mask_features.sum() * 0
         for name, weight in weights.items():
             if name in losses:
@@ -145,7 +146,7 @@ class SegmentationObjective(nn.Module):
         renumbered = [
             torch.where(labels >= 0, position.to(labels.device)[labels.clamp_min(0)], labels) for labels in class_labels
         ]
-        return [names[index] for index in chosen.tolist()], renumbered
+        return [names[int(index)] for index in chosen], renumbered
 
     def encode_names(self, names: Sequence[str], *, templates: Sequence[str] | None = None) -> Tensor:
         """Each name (a random one of its comma-separated synonyms) in a random template → [K, 1, D] of unit norm."""

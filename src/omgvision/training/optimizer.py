@@ -82,7 +82,8 @@ class AveragedWeights:
     def update(self, model: nn.Module) -> None:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.values, [parameter.detach() for parameter in model.parameters()], 1 - decay)
+        for value, parameter in zip(self.values, model.parameters(), strict=True):
+            value.lerp_(parameter.detach(), 1 - decay)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:

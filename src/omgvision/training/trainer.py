@@ -79,9 +79,7 @@ def train(
                 accelerator.backward(losses["loss"])
                 sample_ids.extend(batch.sample_ids)
                 if accelerator.sync_gradients:
-                    norm = accelerator.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm)
-                    run.check_gradient(float(norm), sample_ids)
-                    run.journal.norms += float(norm)
+                    run.clip_gradient(model, sample_ids)
                     sample_ids.clear()
                 optimizer.step()
                 optimizer.zero_grad()
@@ -154,14 +152,18 @@ class Run:
     def set_learning_rate(self) -> None:
         set_learning_rate(self.optimizer, learning_rate_factor(self.recipe.optimizer, step=self.step, share=self.share))
 
-    def check_gradient(self, norm: float, sample_ids: Sequence[str]) -> None:
-        """Drops a gradient that is not finite, naming its samples.
+    def clip_gradient(self, model: nn.Module, sample_ids: Sequence[str]) -> None:
+        """Clips the gradient; drops one that is not finite, naming its samples.
 
         Raises:
             TrainingDiverged: It was the third in a row.
         """
+        total = self.accelerator.clip_grad_norm_(model.parameters(), self.recipe.optimizer.clip_norm)
+        assert total is not None
+        norm = float(total)
         if math.isfinite(norm):
             self.bad_steps = 0
+            self.journal.norms += norm
             return
         self.bad_steps += 1
         what = f"step {self.step}: the gradient is not finite; samples: {', '.join(sample_ids)}"

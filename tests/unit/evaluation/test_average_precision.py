@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def test_equal_to_cocoeval(recorded: Path, kind, by_category: bool):
 def truth() -> dict:
     mask = np.zeros((8, 8), dtype=np.uint8)
     mask[2:6, 2:6] = 1
-    runs = coco_mask.encode(np.asfortranarray(mask))
+    runs: Any = coco_mask.encode(np.asfortranarray(mask))
     return {
         "images": [{"id": 1, "height": 8, "width": 8}],
         "categories": [{"id": 1, "name": "square"}],

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from pycocotools import mask as coco_mask
 from omgvision.evaluation.click_iou import ClickIoU, mask_iou, next_click
 
 
-def decode(runs: dict | None) -> np.ndarray | None:
-    return None if runs is None else coco_mask.decode({**runs, "counts": runs["counts"]}).astype(bool)
+def decode(runs: Any) -> np.ndarray | None:
+    return None if runs is None else coco_mask.decode(runs).astype(bool)
 
 
 def shifted(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
