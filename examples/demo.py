@@ -48,7 +48,7 @@ PHOTOGRAPHS = (
 
 TASKS: dict[str, Callable[[omg.Predictor, Photograph], omg.Result]] = {
     "panoptic": lambda model, photo: model.segment(photo.path, task="panoptic"),
-    "instance": lambda model, photo: model.segment(photo.path, task="instance", threshold=0.3),
+    "instance": lambda model, photo: model.segment(photo.path, task="instance"),
     "semantic": lambda model, photo: model.segment(photo.path, task="semantic"),
     "words": lambda model, photo: model.segment(photo.path, task="panoptic", classes=photo.words),
     "click": lambda model, photo: model.click(photo.path, points=[photo.click]),
