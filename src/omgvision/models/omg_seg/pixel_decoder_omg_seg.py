@@ -14,6 +14,9 @@ from torch.nn import functional as F
 
 from .position_omg_seg import sine_position_2d
 
+QUERIES_AT_ONCE = 4096
+"""Queries whose sampling points are prepared together; their indices then stay in the processor's cache."""
+
 
 def deformable_attention_sampling(
     value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
@@ -48,14 +51,27 @@ def deformable_attention_sampling(
 def deformable_attention_embedding_bag(
     value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """The same as :func:`deformable_attention_sampling`, as one ``embedding_bag``; inference on CPU.
+    """The same as :func:`deformable_attention_sampling`, by ``embedding_bag``; inference on CPU.
 
     The four bilinear neighbours of every sampling point are rows of one value table and their weight is the product of
-    bilinear and attention weight, so that a single fused gather-and-sum does the whole layer.
+    bilinear and attention weight, so that a single fused gather-and-sum does all heads, levels and points.
     """
-    batch, tokens, heads, width = value.shape
-    queries, points = locations.shape[1], locations.shape[4]
-    sizes = torch.tensor(shapes, dtype=torch.int32, device=value.device)
+    table = value.flatten(0, 2)
+    parts = []
+    for part in zip(locations.split(QUERIES_AT_ONCE, dim=1), weights.split(QUERIES_AT_ONCE, dim=1), strict=True):
+        rows, shares = _bilinear_corners(*part, shapes=shapes, tokens=value.shape[1])
+        summed = F.embedding_bag(rows.flatten(0, 2), table, per_sample_weights=shares.flatten(0, 2), mode="sum")
+        parts.append(summed.view(*rows.shape[:2], -1))
+    return torch.cat(parts, dim=1)
+
+
+def _bilinear_corners(
+    locations: Tensor, weights: Tensor, *, shapes: Sequence[tuple[int, int]], tokens: int
+) -> tuple[Tensor, Tensor]:
+    """Rows of the value table [B·S·M, E] that each query reads, int32 [B, N, M, L·P·4], and their weights."""
+    batch, _, heads = locations.shape[:3]
+    device = locations.device
+    sizes = torch.tensor(shapes, dtype=torch.int32, device=device)
     height, columns = sizes[:, 0, None], sizes[:, 1, None]
     starts = (sizes[:, 0] * sizes[:, 1]).cumsum(0, dtype=torch.int32) - sizes[:, 0] * sizes[:, 1]
 
@@ -64,32 +80,25 @@ def deformable_attention_embedding_bag(
     left, top = x.floor(), y.floor()
     right_share, bottom_share = x - left, y - top
     # Far outside points only need to stay outside; the clamp keeps the conversion to int32 defined.
-    column = left.clamp(-2, max(w for _, w in shapes) + 1).to(torch.int32)
-    row = top.clamp(-2, max(h for h, _ in shapes) + 1).to(torch.int32)
+    column = left.clamp_(-2, max(w for _, w in shapes) + 1).to(torch.int32)
+    row = top.clamp_(-2, max(h for h, _ in shapes) + 1).to(torch.int32)
 
     columns_pair = torch.stack((column, column + 1), dim=-1)
     rows_pair = torch.stack((row, row + 1), dim=-1)
     limit_x, limit_y = columns[..., None], height[..., None]
     share_x = torch.stack((1 - right_share, right_share), dim=-1) * ((columns_pair >= 0) & (columns_pair < limit_x))
     share_y = torch.stack((1 - bottom_share, bottom_share), dim=-1) * ((rows_pair >= 0) & (rows_pair < limit_y))
-    share_y = share_y * weights[..., None]
+    share_y *= weights[..., None]
     columns_pair = torch.minimum(columns_pair.clamp_min_(0), limit_x - 1)
     rows_pair = torch.minimum(rows_pair.clamp_min_(0), limit_y - 1)
 
-    token = (rows_pair * limit_x + starts[:, None, None])[..., :, None] + columns_pair[..., None, :]
-    corner_weights = share_y[..., :, None] * share_x[..., None, :]
-    owner = torch.arange(batch, dtype=torch.int32, device=value.device)[:, None, None] * (tokens * heads)
-    owner = owner + torch.arange(heads, dtype=torch.int32, device=value.device)
-    index = token * heads + owner.view(batch, 1, heads, 1, 1, 1, 1)
-
-    bag = len(shapes) * points * 4
-    summed = F.embedding_bag(
-        index.view(-1, bag),
-        value.reshape(batch * tokens * heads, width),
-        per_sample_weights=corner_weights.to(value.dtype).view(-1, bag),
-        mode="sum",
-    )
-    return summed.view(batch, queries, heads * width)
+    # Row of (picture b, token s, head m) = (b·S + s)·M + m; the parts that do not depend on the corner go in early.
+    owner = torch.arange(batch, dtype=torch.int32, device=device).view(-1, 1, 1, 1, 1, 1) * (tokens * heads)
+    owner = owner + torch.arange(heads, dtype=torch.int32, device=device).view(-1, 1, 1, 1)
+    rows_pair = (rows_pair * limit_x + starts[:, None, None]) * heads + owner
+    rows = rows_pair[..., :, None] + (columns_pair * heads)[..., None, :]
+    shares = share_y[..., :, None] * share_x[..., None, :]
+    return rows.flatten(3), shares.flatten(3)
 
 
 class SamplingOffsets(nn.Linear):
@@ -174,7 +183,7 @@ class PixelDecoderLayer(nn.Module):
     ) -> Tensor:
         """tokens [B, S, C], positions [S, C], references [S, 2] → [B, S, C]."""
         tokens = self.norm1(tokens + self.self_attn(tokens + positions, tokens, references, shapes))
-        return self.norm2(tokens + self.fc2(F.relu(self.fc1(tokens))))
+        return self.norm2(tokens + self.fc2(F.relu(self.fc1(tokens), inplace=True)))
 
 
 class ConvNorm(nn.Module):
