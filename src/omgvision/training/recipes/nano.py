@@ -50,7 +50,9 @@ def nano() -> Recipe:
             clip_norm=1.0,
             warmup_steps=200,
         ),
-        objective=ObjectiveSettings(points=6, boxes=3, refinement_rounds=1, prompts_only=("davis2016",)),
+        objective=ObjectiveSettings(
+            points=6, boxes=3, refinement_rounds=2, prompt_weight=0.5, prompts_only=("davis2016",)
+        ),
         ema_decay=0.999,
         log_every=20,
         checkpoint_every=200,
