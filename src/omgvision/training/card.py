@@ -34,8 +34,8 @@ model = omg.load()
 
 | | |
 | --- | --- |
-| Recipe | `omg train nano data=DATA out=RUN` (`omgvision/training/recipes/nano.py`), resumed several times on a shared \
-machine with its time budget and prompt settings changed on the way: a first run, not a reproducible one |
+| Recipe | `omg train nano data=DATA out=RUN` (`omgvision/training/recipes/nano.py`), resumed several times \
+on a shared machine with its time budget and prompt settings changed on the way: a first run, not a reproducible one |
 | Steps | {steps} |
 | Time | {minutes:.0f} minutes |
 | Hardware | {cpu} |
