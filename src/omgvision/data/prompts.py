@@ -1,4 +1,4 @@
-"""Clicks and boxes made from target masks, and next clicks made from what a prediction got wrong.
+"""Clicks and boxes made from target masks. Correcting clicks follow from predictions: `training.objective.next_clicks`.
 
 Everything random works on whole stacks of masks at once ([N, h, w] tensors) and takes a generator.
 """
@@ -6,11 +6,8 @@ Everything random works on whole stacks of masks at once ([N, h, w] tensors) and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from .sample import NO_POINT, Prompts
@@ -76,8 +73,8 @@ def jitter_boxes(
     Args:
         boxes: float [N, 4] xyxy.
         size: (height, width) of the image.
-        amount: 0.1 imitates a hand-drawn box; the original's noise on its pseudo-boxes is 0.4 · 0.01 = 0.004
-            (facts/omg_seg.md section 3), there on the centre and the extent.
+        amount: 0.1 imitates a hand-drawn box; the original's noise on its pseudo-boxes is 0.4 · 0.01 = 0.004,
+            there on the centre and the extent.
         generator: source of randomness.
     """
     extent = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
@@ -87,57 +84,10 @@ def jitter_boxes(
     return torch.minimum(moved.clamp(min=0), limit)
 
 
-def correction_points(
-    predictions: Tensor, targets: Tensor, *, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
-    """The next click of each object: a random pixel of what the prediction got wrong.
-
-    Args:
-        predictions: bool [N, h, w].
-        targets: bool [N, h, w], none empty.
-        generator: source of randomness.
-    Returns:
-        points float [N, 2] (xy, pixel centres) and labels int64 [N]: 1 where the object was missed, 0 where the
-        prediction was too much. A perfect prediction gets a positive click inside the object.
-    """
-    errors = predictions ^ targets
-    perfect = ~errors.flatten(1).any(1)
-    points = random_points(torch.where(perfect[:, None, None], targets, errors), generator=generator)
-    columns, rows = points.long().unbind(1)
-    labels = targets[torch.arange(len(targets), device=targets.device), rows, columns].long()
-    return points, labels
-
-
-def evaluation_click(target: np.ndarray, prediction: np.ndarray | None = None) -> tuple[float, float, int]:
-    """The deterministic click of interactive benchmarks: the wrong pixel that is farthest from right ones.
-
-    Missed and surplus pixels are looked at separately, and the one with the greater distance wins, as in the usual
-    number-of-clicks protocol. The image's border counts as border of a region.
-
-    Args:
-        target: bool [h, w], not empty.
-        prediction: bool [h, w]; None before the first click.
-    Returns:
-        x, y (pixel centres) and the label, 1 positive or 0 negative; of a perfect prediction the middle of the target.
-    """
-    predicted = np.zeros_like(target) if prediction is None else prediction
-    missed, surplus = target & ~predicted, predicted & ~target
-    if not (missed.any() or surplus.any()):
-        missed = target
-    found = []
-    for region, label in ((missed, 1), (surplus, 0)):
-        distance = np.asarray(ndimage.distance_transform_edt(np.pad(region, 1)))[1:-1, 1:-1]
-        row, column = np.unravel_index(int(distance.argmax()), distance.shape)
-        found.append((float(distance[row, column]), float(column) + 0.5, float(row) + 0.5, label))
-    _, x, y, label = max(found, key=lambda entry: entry[0])
-    return x, y, label
-
-
 def sample_prompts(
     mask_labels: Sequence[Tensor],
     *,
     number: int,
-    points_per_prompt: int = 1,
     central_probability: float = 0.5,
     generator: torch.Generator | None = None,
 ) -> Prompts:
@@ -146,13 +96,12 @@ def sample_prompts(
     Args:
         mask_labels: B tensors, bool [n, H, W].
         number: N, prompts an image; masks are drawn without repeats until all were taken, then again.
-        points_per_prompt: P; only the first is set, the others are `NO_POINT`, to be filled by `add_clicks`.
         central_probability: how often a click is near the middle instead of anywhere in the mask.
         generator: source of randomness.
     """
     device = mask_labels[0].device
-    points = torch.zeros((len(mask_labels), number, points_per_prompt, 2), device=device)
-    labels = torch.full((len(mask_labels), number, points_per_prompt), NO_POINT, dtype=torch.int64, device=device)
+    points = torch.zeros((len(mask_labels), number, 1, 2), device=device)
+    labels = torch.full((len(mask_labels), number, 1), NO_POINT, dtype=torch.int64, device=device)
     prompt_mask, targets = _choose_targets(mask_labels, number, generator)
     for image, chosen in enumerate(targets):
         if len(chosen) == 0:
@@ -177,27 +126,6 @@ def sample_box_prompts(
                 tight, size=(chosen.shape[1], chosen.shape[2]), amount=amount, generator=generator
             )
     return Prompts(points=None, point_labels=None, boxes=boxes, prompt_mask=prompt_mask, mask_labels=targets)
-
-
-def add_clicks(
-    prompts: Prompts, predictions: Sequence[Tensor], *, place: int, generator: torch.Generator | None = None
-) -> Prompts:
-    """The prompts with one more click each, on what the prediction got wrong.
-
-    Args:
-        prompts: with points.
-        predictions: B tensors, bool [n, H, W], as `prompts.mask_labels`.
-        place: which of the P points to set.
-        generator: source of randomness.
-    """
-    if prompts.points is None or prompts.point_labels is None:
-        raise ValueError("prompts: clicks can be added to point prompts only")
-    points, labels = prompts.points.clone(), prompts.point_labels.clone()
-    for image, (prediction, target) in enumerate(zip(predictions, prompts.mask_labels, strict=True)):
-        if len(target):
-            next_points, next_labels = correction_points(prediction, target, generator=generator)
-            points[image, :, place], labels[image, :, place] = next_points, next_labels
-    return replace(prompts, points=points, point_labels=labels)
 
 
 def _choose_targets(

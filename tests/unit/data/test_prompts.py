@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from omgvision.data.prompts import (
-    add_clicks,
     central_points,
-    correction_points,
-    evaluation_click,
     jitter_boxes,
     mask_boxes,
     random_points,
@@ -81,56 +77,19 @@ def test_jittered_boxes_stay_near_and_inside() -> None:
     assert float((moved - boxes).abs().max()) > 0.5
 
 
-def test_corrections_hit_the_error_with_the_right_sign(masks: Tensor) -> None:
-    predictions = masks.roll(3, 2)
-    for seed in range(20):
-        points, labels = correction_points(predictions, masks, generator=seeded(seed))
-        assert torch.equal(values_at(masks, points).long(), labels)
-        assert torch.equal(values_at(predictions, points).long(), 1 - labels)
-
-
-def test_perfect_prediction_gets_a_click_inside(masks: Tensor) -> None:
-    points, labels = correction_points(masks, masks, generator=seeded())
-    assert bool(values_at(masks, points).all())
-    assert labels.tolist() == [1] * 7
-
-
-def test_evaluation_clicks() -> None:
-    target = np.zeros((20, 30), dtype=bool)
-    target[4:13, 5:14] = True
-    assert evaluation_click(target) == (9.5, 8.5, 1)
-    assert evaluation_click(target, target) == (9.5, 8.5, 1)
-    too_much = target.copy()
-    too_much[10:17, 20:27] = True
-    assert evaluation_click(target, too_much) == (23.5, 13.5, 0)
-    too_little = target.copy()
-    too_little[4:13, 5:10] = False
-    x, y, label = evaluation_click(target, too_little)
-    assert (x, label) == (7.5, 1)
-    assert 6 <= y <= 11
-
-
-def test_sampled_prompts_and_refinement(masks: Tensor) -> None:
+def test_sampled_prompts(masks: Tensor) -> None:
     nothing = torch.zeros(0, 24, 31, dtype=torch.bool)
-    prompts = sample_prompts([masks, nothing, masks[:2]], number=5, points_per_prompt=3, generator=seeded())
+    prompts = sample_prompts([masks, nothing, masks[:2]], number=5, generator=seeded())
     assert prompts.points is not None
     assert prompts.point_labels is not None
-    assert prompts.points.shape == (3, 5, 3, 2)
+    assert prompts.points.shape == (3, 5, 1, 2)
     assert prompts.prompt_mask.tolist() == [[True] * 5, [False] * 5, [True] * 5]
     assert [len(targets) for targets in prompts.mask_labels] == [5, 0, 5]
     assert bool(values_at(prompts.mask_labels[0], prompts.points[0, :, 0]).all())
-    assert prompts.point_labels[0].tolist() == [[1, NO_POINT, NO_POINT]] * 5
+    assert prompts.point_labels[0].tolist() == [[1]] * 5
+    assert prompts.point_labels[1].tolist() == [[NO_POINT]] * 5, "an image without masks has no point"
     different = {tuple(targets.flatten().tolist()) for targets in prompts.mask_labels[0]}
     assert len(different) == 5, "no mask twice before all were taken"
-
-    predictions = [targets.roll(2, 1) for targets in prompts.mask_labels]
-    refined = add_clicks(prompts, predictions, place=1, generator=seeded())
-    assert refined.points is not None
-    assert refined.point_labels is not None
-    signs = values_at(prompts.mask_labels[2], refined.points[2, :, 1]).long()
-    assert torch.equal(refined.point_labels[2, :, 1], signs)
-    assert refined.point_labels[0, :, 2].tolist() == [NO_POINT] * 5
-    assert prompts.point_labels[0, :, 1].tolist() == [NO_POINT] * 5, "the first prompts are as they were"
 
 
 def test_sampled_boxes(masks: Tensor) -> None:
@@ -138,9 +97,3 @@ def test_sampled_boxes(masks: Tensor) -> None:
     assert prompts.boxes is not None
     assert torch.equal(prompts.boxes[0], mask_boxes(prompts.mask_labels[0]))
     assert prompts.boxes[1].tolist() == [[30, 23, 31, 24]] * 4
-
-
-def test_clicks_need_points(masks: Tensor) -> None:
-    prompts = sample_box_prompts([masks], number=2, generator=seeded())
-    with pytest.raises(ValueError, match="point prompts"):
-        add_clicks(prompts, [masks[:2]], place=0)

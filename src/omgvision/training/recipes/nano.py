@@ -29,8 +29,8 @@ from omgvision.training.sources import MixtureBatches, Part, Subset
 def nano() -> Recipe:
     """The recipe of `omg-seg-nano`.
 
-    `omg train nano data=DATA out=runs/nano` on two CPU cores: about 6 images a second at the first resolution and 2 at
-    the last, so the 8000 steps take a night. What the first, much shorter run reached is in `docs/results/nano.json`.
+    `omg train nano data=DATA out=runs/nano`; on two CPU cores the 8000 steps take a night. They have not been run to
+    the end yet: what a first, much shorter run reached, and how long it took, is in `docs/results/nano.json`.
     """
     return Recipe(
         name="omg-seg-nano",
