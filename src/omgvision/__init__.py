@@ -17,6 +17,8 @@ from transformers.models.auto import modeling_auto
 from .errors import UserError
 from .hub import load
 from .inputs import load_image, load_images
+from .models.efficientnet_lite.configuration_efficientnet_lite import EfficientNetLiteConfig
+from .models.efficientnet_lite.modeling_efficientnet_lite import EfficientNetLiteBackbone
 from .models.omg_seg.backbone_omg_seg import ClipConvNextBackbone
 from .models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
 from .models.omg_seg.image_processing_omg_seg import OmgSegImageProcessor
@@ -31,6 +33,8 @@ __version__ = "0.1.0"
 __all__ = [
     "ClipConvNextBackbone",
     "ClipConvNextConfig",
+    "EfficientNetLiteBackbone",
+    "EfficientNetLiteConfig",
     "ImageSession",
     "OmgSegConfig",
     "OmgSegForUniversalSegmentation",
@@ -50,8 +54,10 @@ __all__ = [
 
 def _register() -> None:
     AutoConfig.register(ClipConvNextConfig.model_type, ClipConvNextConfig, exist_ok=True)
+    AutoConfig.register(EfficientNetLiteConfig.model_type, EfficientNetLiteConfig, exist_ok=True)
     AutoConfig.register(OmgSegConfig.model_type, OmgSegConfig, exist_ok=True)
     AutoBackbone.register(ClipConvNextConfig, ClipConvNextBackbone, exist_ok=True)
+    AutoBackbone.register(EfficientNetLiteConfig, EfficientNetLiteBackbone, exist_ok=True)
     AutoModel.register(OmgSegConfig, OmgSegModel, exist_ok=True)
     AutoModelForUniversalSegmentation.register(OmgSegConfig, OmgSegForUniversalSegmentation, exist_ok=True)
     # The image-segmentation pipeline looks for this class only.

@@ -74,12 +74,65 @@ class Sample:
         return replace(self, segment_layers=layers[used], labels=self.labels[keep])
 
 
+@dataclass(frozen=True)
+class Clip:
+    """Consecutive frames of one video with their objects followed through time.
+
+    Attributes:
+        frames: at least one, of one size. All have the same `labels`: segment n is the same object in every frame, and
+            has no pixels in a frame where it is not seen.
+    """
+
+    frames: tuple[Sample, ...]
+
+    def __post_init__(self) -> None:
+        assert self.frames
+        first = self.frames[0]
+        assert all(frame.size == first.size and frame.names == first.names for frame in self.frames)
+        assert all(torch.equal(frame.labels, first.labels) for frame in self.frames)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of every frame in pixels."""
+        return self.frames[0].size
+
+    @property
+    def labels(self) -> Tensor:
+        """Int64 [N], of the objects, in all frames the same."""
+        return self.frames[0].labels
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.frames[0].names
+
+    @property
+    def things(self) -> tuple[bool, ...]:
+        return self.frames[0].things
+
+    @property
+    def sample_id(self) -> str:
+        """That of the first frame."""
+        return self.frames[0].sample_id
+
+    @property
+    def dataset(self) -> str:
+        return self.frames[0].dataset
+
+
 class SampleDataset(Protocol):
-    """What every reader is."""
+    """What every reader of images is."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
+
+
+class ClipDataset(Protocol):
+    """What every reader of videos is. One item a video; which frames are taken is drawn by the generator."""
+
+    def __len__(self) -> int: ...
+
+    def clip(self, index: int, generator: np.random.Generator, /) -> Clip: ...
 
 
 def layers_from_masks(masks: Sequence[np.ndarray], height: int, width: int) -> Tensor:
@@ -117,17 +170,18 @@ class Prompts:
 
 @dataclass
 class Batch:
-    """Samples of one dataset on a common canvas.
+    """Samples or clips of one dataset on a common canvas; never both.
 
     Attributes:
-        pixel_values: float32 [B, 3, H, W], normalised; padding (right, bottom) is 0.
-        pixel_mask: bool [B, H, W], true on the image.
-        mask_labels: B tensors, bool [n, H, W] on the canvas.
+        pixel_values: float32 [B, 3, H, W], or [B, T, 3, H, W] for clips, normalised; padding (right, bottom) is 0.
+        pixel_mask: bool [B, H, W], true on the image (of every frame).
+        mask_labels: B tensors, bool [n, H, W], or [n, T, H, W] for clips, on the canvas.
         class_labels: B tensors, int64 [n], index into `names`, -1 class-agnostic.
         names, things: the vocabulary of the dataset.
         sample_ids: of the B samples.
         dataset: short name of the dataset.
         prompts: optional, see `Prompts`.
+        skipped: what was wrong with samples that others had to replace, one line each.
     """
 
     pixel_values: Tensor
@@ -139,3 +193,4 @@ class Batch:
     sample_ids: tuple[str, ...]
     dataset: str
     prompts: Prompts | None = None
+    skipped: tuple[str, ...] = ()

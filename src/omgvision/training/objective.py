@@ -17,6 +17,7 @@ from omgvision.data.prompts import sample_box_prompts, sample_prompts
 from omgvision.data.sample import Batch, Prompts
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.vocabulary_omg_seg import split_synonyms
+from omgvision.training.guidance import WordGuidance
 from omgvision.training.recipe import ObjectiveSettings
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class SegmentationObjective(nn.Module):
         tokenizer: Of the text tower.
         templates: Sentences with one `{}`; each step puts every name into one of them, drawn at random.
         settings: See `ObjectiveSettings`.
+        guidance: Teaches the text tower words beyond the classes; None leaves that out.
     """
 
     def __init__(
@@ -40,9 +42,10 @@ class SegmentationObjective(nn.Module):
         tokenizer: PreTrainedTokenizerBase,
         templates: Sequence[str],
         settings: ObjectiveSettings,
+        guidance: WordGuidance | None = None,
     ):
         super().__init__()
-        self.model = model
+        self.model, self.guidance = model, guidance
         self.tokenizer, self.templates, self.settings = tokenizer, tuple(templates), settings
         self._token_ids: dict[str, list[int]] = {}
 
@@ -57,7 +60,14 @@ class SegmentationObjective(nn.Module):
         prompts = batch.prompts if batch.prompts is not None else self.draw_prompts(batch.mask_labels, canvas=canvas)
         if self.settings.prompt_weight and prompts.prompt_mask.any():
             losses |= self.prompt_losses(encoded, prompts, canvas=canvas)
-        weights = {"objects": 1.0, "prompts": self.settings.prompt_weight, "refined": self.settings.prompt_weight}
+        if self.guidance is not None:
+            losses["words"] = self.guidance(lambda words: self.encode_names(words)[:, 0])
+        weights = {
+            "objects": 1.0,
+            "prompts": self.settings.prompt_weight,
+            "refined": self.settings.prompt_weight,
+            "words": self.settings.word_weight,
+        }
         # A batch may have neither; its loss must still reach the weights for the backward pass.
         assert encoded.mask_features is not None
         total = encoded.mask_features.sum() * 0

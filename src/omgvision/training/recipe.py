@@ -65,6 +65,7 @@ class ObjectiveSettings:
         prompt_weight: Factor of the prompt losses; 0 leaves the prompts out.
         points, boxes: Clicks and boxes an image.
         refinement_rounds: Corrections after the first click, each on the remaining error.
+        word_weight: Factor of the loss between words, where the recipe has a teacher for them.
         max_classes: Class names encoded a step: those of the batch and a random choice of the others.
         prompts_only: Data sets whose images show more than is annotated, so that unmatched object queries must not be
             taught to see nothing; they train the prompts alone.
@@ -74,6 +75,7 @@ class ObjectiveSettings:
     points: int = 8
     boxes: int = 4
     refinement_rounds: int = 1
+    word_weight: float = 50.0
     max_classes: int = 160
     prompts_only: tuple[str, ...] = ()
 
@@ -86,15 +88,21 @@ class Recipe:
         name: Name of the recipe and of the weights that it makes.
         data: Folder that holds the data sets.
         out: Folder of the run: `checkpoint.pt`, `log.jsonl`, `weights/`.
-        steps: Optimizer steps of the whole run.
+        steps: Optimizer steps of the whole run; 0 where `epochs` decides.
+        epochs: When given, `steps` follows from the size of the mixture: every sample, with its repeats, this often.
         commercial_only: Leave out every picture whose licence forbids commercial use or is not stated.
         image_size: Longest side in pixels to which the exported processor scales.
         minutes: When given, the run follows the clock instead of `steps`: schedule and stages advance by the elapsed
             share of this budget. Such a run can be resumed, but not be repeated bit for bit.
         stages: Resolutions, in order.
         accumulation: Micro-batches an optimizer step.
-        ema_decay: Of the averaged weights that are evaluated and exported.
-        precision: `bf16` runs the forward pass under autocast.
+        ema_decay: Of the averaged weights that are evaluated and exported; 0 exports the weights themselves.
+        precision: `bf16` and `fp16` run the forward pass under autocast.
+        gradient_checkpointing: Compute the layers' activations anew in the backward pass instead of keeping them.
+        normalizer: `step` divides each loss by its sum over the whole step (all processes, all micro-batches), so that
+            a batch split in any way gives the same gradient; `original` by each micro-batch's own, as OMG-Seg did.
+        strict: Stop at the first sample that cannot be read instead of counting it and taking another.
+        keep_checkpoints: The newest so many are kept.
         workers: Processes that prepare batches; 0 prepares them in the loop.
         log_every, checkpoint_every, evaluate_every: In steps; 0 means never.
         seed: Decides initial weights, order and augmentation of the data, and every draw of the losses.
@@ -107,12 +115,17 @@ class Recipe:
     stages: tuple[Stage, ...]
     commercial_only: bool = False
     image_size: int = 384
+    epochs: float | None = None
     minutes: float | None = None
     accumulation: int = 1
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     ema_decay: float = 0.999
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    gradient_checkpointing: bool = False
+    normalizer: Literal["step", "original"] = "step"
+    strict: bool = False
+    keep_checkpoints: int = 2
     workers: int = 1
     log_every: int = 20
     checkpoint_every: int = 500
@@ -123,7 +136,7 @@ class Recipe:
         total = sum(stage.share for stage in self.stages)
         if abs(total - 1) > 1e-6:
             raise ValueError(f"stages: expected shares that add up to 1, got {total:g}")
-        if self.steps < 1:
+        if self.steps < (1 if self.epochs is None else 0):
             raise ValueError(f"steps: expected at least 1, got {self.steps}")
         if self.minutes is not None and self.minutes <= 0:
             raise ValueError(f"minutes: expected a positive number, got {self.minutes:g}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from omgvision.training.objective import SegmentationObjective
 from omgvision.training.recipe import Recipe, override
@@ -63,6 +64,10 @@ def run(name: str, overrides: Mapping[str, str]) -> Path:
     averaged = train(objective, source, recipe, evaluate=probe)
     from omgvision.training.export import export
 
-    names, things = entry.vocabulary()
-    with averaged.applied(objective):
-        return export(objective.model, recipe.out / "weights", names=names, things=things, image_size=recipe.image_size)
+    folder = recipe.out / "weights"
+    if PartialState().is_main_process:
+        names, things = entry.vocabulary()
+        with averaged.applied(objective):
+            export(objective.model, folder, names=names, things=things, image_size=recipe.image_size)
+    PartialState().wait_for_everyone()
+    return folder

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,42 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Findings:
+    """What a reader found wrong at its start, by reason, so that it says once what it leaves out.
+
+    Attributes:
+        dataset: short name.
+        counts: reason ("images that are missing") → how many.
+        examples: reason → the first of them.
+    """
+
+    dataset: str
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def skip(self, reason: str, example: object) -> None:
+        """Counts something that is left out."""
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        self.examples.setdefault(reason, str(example))
+
+    def close(self, *, samples: int, strict: bool) -> None:
+        """Logs one line a reason.
+
+        Raises:
+            ValueError: something was left out and `strict`, or no sample remains.
+        """
+        lines = [f"{count} {reason}, the first: {self.examples[reason]}" for reason, count in self.counts.items()]
+        if strict and lines:
+            raise ValueError(f"{self.dataset}: {lines[0]}")
+        if not samples:
+            raise ValueError(f"{self.dataset}: no sample to train on" + "".join(f"; {line}" for line in lines))
+        for line in lines:
+            logger.warning("%s: left out %s", self.dataset, line)
 
 
 def read_annotations(path: str | Path, *, keys: Mapping[str, Collection[str]]) -> dict[str, Any]:

