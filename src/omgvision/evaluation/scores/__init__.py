@@ -1,0 +1,1 @@
+"""Predictions in the official file formats → numbers: one file a metric, each with a function `score`."""

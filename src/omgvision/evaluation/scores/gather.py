@@ -1,0 +1,72 @@
+"""A metric over many files, in several processes when that pays."""
+
+import copy
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_all_start_methods, get_context
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import Progress
+
+from omgvision.evaluation.metric import PerSample
+
+MetricT = TypeVar("MetricT", bound=PerSample[Any])
+Item = TypeVar("Item")
+
+ITEMS_A_PROCESS = 250
+"""Fewer are done before a process has started (it imports torch: about four seconds)."""
+
+
+def gather(
+    metric: MetricT, update: Callable[[MetricT, Item], None], items: Sequence[Item], *, workers: int, title: str
+) -> None:
+    """Calls `update(metric, item)` for every item, with a progress bar on stderr if that is a terminal.
+
+    Args:
+        metric: Receives the records. Pickled for the processes.
+        update: Reads the files of an item and updates the metric. Pickled: a function of a module or a `partial` of it.
+        items: What to read (paths, entries of a json), pickled as well.
+        workers: At most so many processes; fewer when there is little to do, and none besides this one below 2.
+
+    Raises:
+        ValueError: Of `update`, as it was raised.
+    """
+    processes = min(workers, len(items) // ITEMS_A_PROCESS)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(title, total=len(items))
+        if processes < 2:
+            for item in items:
+                update(metric, item)
+                progress.advance(bar)
+            return
+        size = -(-len(items) // (8 * processes))
+        chunks = [items[start : start + size] for start in range(0, len(items), size)]
+        empty = copy.copy(metric)
+        empty.records = {}
+        with ProcessPoolExecutor(processes, mp_context=_context()) as pool:
+            futures = [pool.submit(_update_all, empty, update, chunk) for chunk in chunks]
+            try:
+                for future, chunk in zip(futures, chunks, strict=True):
+                    metric.merge(future.result())
+                    progress.advance(bar, len(chunk))
+            except ValueError as error:  # raised again here, so that the command line knows it as ours
+                raise ValueError(str(error)) from error
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _update_all(metric: MetricT, update: Callable[[MetricT, Item], None], items: Sequence[Item]) -> MetricT:
+    for item in items:
+        update(metric, item)
+    return metric
+
+
+def _context():
+    """Processes without our threads: forked from a server that has imported torch once for all, or else spawned."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
