@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -63,7 +63,10 @@ class Sample:
 
     def with_areas_of_at_least(self, pixels: int) -> Sample:
         """The sample without the segments that are smaller than `pixels`; layers left empty are dropped."""
-        keep = self.areas() >= pixels
+        return self.keeping(self.areas() >= pixels)
+
+    def keeping(self, keep: Tensor) -> Sample:
+        """The sample with only the segments for which `keep` (bool [N]) is true; layers left empty are dropped."""
         if bool(keep.all()):
             return self
         renumber = torch.zeros(len(keep) + 1, dtype=self.segment_layers.dtype)
@@ -118,6 +121,11 @@ class Clip:
     def dataset(self) -> str:
         return self.frames[0].dataset
 
+    def with_areas_of_at_least(self, pixels: int) -> Clip:
+        """The clip without the objects that are smaller than `pixels` in all of its frames."""
+        keep = torch.stack([frame.areas() for frame in self.frames]).amax(0) >= pixels
+        return Clip(tuple(frame.keeping(keep) for frame in self.frames))
+
 
 class SampleDataset(Protocol):
     """What every reader of images is."""
@@ -133,6 +141,21 @@ class ClipDataset(Protocol):
     def __len__(self) -> int: ...
 
     def clip(self, index: int, generator: np.random.Generator, /) -> Clip: ...
+
+
+@runtime_checkable
+class Oriented(Protocol):
+    """A reader that knows, without opening the pictures, which of them are higher than wide."""
+
+    @property
+    def portrait(self) -> Sequence[bool] | None:
+        """One entry a sample; None where it is not known after all (a wrapper of a reader that does not say)."""
+        ...
+
+
+def portrait_of(dataset: SampleDataset | ClipDataset) -> Sequence[bool] | None:
+    """`dataset.portrait` of an `Oriented` dataset, None of any other."""
+    return dataset.portrait if isinstance(dataset, Oriented) else None
 
 
 def layers_from_masks(masks: Sequence[np.ndarray], height: int, width: int) -> Tensor:
