@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from . import click, convert, data, models, segment, train
+from . import click, convert, data, models, score, segment, train
 
 # Depending on its version, typer brings its own copy of click or uses the installed one. This is the base of either's
 # errors about arguments.
@@ -32,6 +32,7 @@ app.command("convert")(convert.convert)
 app.command("models")(models.models)
 app.command("train")(train.train)
 app.add_typer(data.app, name="data")
+app.add_typer(score.app, name="score")
 
 
 def _show_version(wanted: bool) -> None:

@@ -15,6 +15,7 @@ from omgvision.data.sample import Sample
 from omgvision.evaluation.average_precision import AveragePrecision
 from omgvision.evaluation.click_iou import ClickIoU, mask_iou, next_click
 from omgvision.evaluation.mean_iou import MeanIoU
+from omgvision.evaluation.panoptic_files import read_ids
 from omgvision.evaluation.panoptic_quality import PanopticQuality, SegmentLabel
 from omgvision.evaluation.trivial import Point, box_of
 from omgvision.predictor import Predictor
@@ -95,12 +96,6 @@ class _ModelClicks:
         return self.session.click(boxes=[tuple(box)]).segments[0].mask
 
 
-def read_panoptic(path: Path) -> np.ndarray:
-    """COCO's coloured PNG → int64 ids [H, W]."""
-    colours = np.asarray(Image.open(path).convert("RGB")).astype(np.int64)
-    return colours[..., 0] + 256 * colours[..., 1] + 256**2 * colours[..., 2]
-
-
 def picture(sample: Sample) -> Image.Image:
     """The sample's image for a `Segmenter`."""
     return Image.fromarray(sample.image.permute(1, 2, 0).numpy())
@@ -114,8 +109,9 @@ def panoptic_quality(segmenter: Segmenter, annotations: Path, *, images: Path) -
     for entry in truth["annotations"]:
         image = Image.open(images / files[entry["image_id"]]).convert("RGB")
         prediction, categories = segmenter.panoptic(image)
-        target = read_panoptic(annotations.with_suffix("") / entry["file_name"])
+        target = read_ids(annotations.with_suffix("") / entry["file_name"])
         quality.update(
+            str(entry["image_id"]),
             prediction,
             {identity: SegmentLabel(category) for identity, category in categories.items()},
             target,

@@ -1,12 +1,15 @@
-"""Panoptic quality of COCO (Kirillov et al. 2019, "Panoptic Segmentation"), equal to panopticapi's.
+"""Panoptic quality (Kirillov et al. 2019, "Panoptic Segmentation") of COCO, ADE20K, Cityscapes: equal to panopticapi's.
 
 Letters: H×W pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+from omgvision.evaluation.metric import PerSample
+from omgvision.evaluation.overlaps import overlaps as pairs_of
 
 
 @dataclass(frozen=True)
@@ -16,10 +19,12 @@ class SegmentLabel:
     Attributes:
         category: Category id.
         is_crowd: Ground truth only: a region of many objects, which can neither be found nor missed.
+        area: Ground truth only: its pixels as the json says, which panopticapi believes; None = as the map says.
     """
 
     category: int
     is_crowd: bool = False
+    area: int | None = None
 
 
 @dataclass
@@ -44,21 +49,34 @@ class CategoryCounts:
         segmentation = self.iou / self.true_positives if self.true_positives else 0.0
         return self.iou / weight, segmentation, self.true_positives / weight
 
+    def add(self, other: "CategoryCounts") -> None:
+        self.iou += other.iou
+        self.true_positives += other.true_positives
+        self.false_positives += other.false_positives
+        self.false_negatives += other.false_negatives
 
-class PanopticQuality:
-    """Sums over images.
+
+class PanopticQuality(PerSample[dict[int, CategoryCounts]]):
+    """Keeps the counts of every image.
 
     Args:
         things: Category id → whether it is countable, for all categories.
         void: Segment id of pixels without a segment, in both maps.
+        unseen: Ids of the categories that training never showed; then `compute` tells seen and unseen ones apart.
     """
 
-    def __init__(self, things: Mapping[int, bool], *, void: int = 0):
+    def __init__(self, things: Mapping[int, bool], *, void: int = 0, unseen: Collection[int] | None = None):
+        super().__init__()
         self.things, self.void = dict(things), void
-        self.counts = {category: CategoryCounts() for category in self.things}
+        self.unseen = None if unseen is None else frozenset(unseen)
+        if self.unseen is not None and not self.unseen <= self.things.keys():
+            raise ValueError(
+                f"unseen: expected categories of the data set, got {min(self.unseen - self.things.keys())}"
+            )
 
     def update(
         self,
+        sample_id: str,
         prediction: np.ndarray,
         prediction_segments: Mapping[int, SegmentLabel],
         target: np.ndarray,
@@ -68,42 +86,46 @@ class PanopticQuality:
 
         Args:
             prediction, target: [H, W] segment ids.
-            prediction_segments, target_segments: What each id is.
+            prediction_segments, target_segments: What each id is. As in panopticapi, a prediction has to describe the
+                ids of its map and no others; of the ground truth, a segment without pixels is missed, and pixels
+                without segment are no void.
 
         Raises:
-            ValueError: Different sizes, an id without label, an unknown category.
+            ValueError: Different sizes, a predicted id without label or label without pixel, an unknown category.
         """
-        if prediction.shape != target.shape:
-            raise ValueError(f"prediction: expected the size of the target {target.shape}, got {prediction.shape}")
-        predicted_areas = self._areas(prediction, prediction_segments, what="prediction")
-        target_areas = self._areas(target, target_segments, what="target")
-        overlaps = self._overlaps(prediction, target)
+        truths, guesses, shared = (values.tolist() for values in pairs_of(target, prediction))
+        overlaps = dict(zip(zip(truths, guesses, strict=True), shared, strict=True))
+        predicted_areas = dict.fromkeys(guesses, 0)
+        target_areas = dict.fromkeys(truths, 0)
+        for (truth, guess), overlap in overlaps.items():
+            predicted_areas[guess] += overlap
+            target_areas[truth] += overlap
+        self._check(predicted_areas, prediction_segments, target_segments)
 
+        counts: dict[int, CategoryCounts] = {}
         matched_targets, matched_predictions = set(), set()
         for (truth, guess), overlap in overlaps.items():
-            if truth not in target_areas or guess not in predicted_areas:
+            if truth not in target_segments or guess not in prediction_segments:
                 continue
-            label, guessed = target_segments[truth], prediction_segments[guess]
-            if label.is_crowd or label.category != guessed.category:
+            label, category = target_segments[truth], prediction_segments[guess].category
+            if label.is_crowd or label.category != category:
                 continue
+            area = target_areas[truth] if label.area is None else label.area
             # Void pixels under a prediction count for nothing.
-            union = target_areas[truth] + predicted_areas[guess] - overlap - overlaps.get((self.void, guess), 0)
-            iou = overlap / union
+            iou = overlap / (area + predicted_areas[guess] - overlap - overlaps.get((self.void, guess), 0))
             if iou > 0.5:
-                counts = self.counts[label.category]
-                counts.true_positives += 1
-                counts.iou += iou
+                of_category = counts.setdefault(category, CategoryCounts())
+                of_category.true_positives += 1
+                of_category.iou += iou
                 matched_targets.add(truth)
                 matched_predictions.add(guess)
 
         crowds: dict[int, int] = {}
         for truth, label in target_segments.items():
-            if truth in matched_targets:
-                continue
             if label.is_crowd:
                 crowds[label.category] = truth
-            else:
-                self.counts[label.category].false_negatives += 1
+            elif truth not in matched_targets:
+                counts.setdefault(label.category, CategoryCounts()).false_negatives += 1
         for guess, label in prediction_segments.items():
             if guess in matched_predictions:
                 continue
@@ -112,44 +134,53 @@ class PanopticQuality:
                 forgiven += overlaps.get((crowds[label.category], guess), 0)
             # Mostly over void or over a crowd of its own category: neither right nor wrong.
             if forgiven / predicted_areas[guess] <= 0.5:
-                self.counts[label.category].false_positives += 1
+                counts.setdefault(label.category, CategoryCounts()).false_positives += 1
+        self.add(sample_id, counts)
 
-    def _areas(self, ids: np.ndarray, segments: Mapping[int, SegmentLabel], *, what: str) -> dict[int, int]:
-        found, areas = np.unique(ids, return_counts=True)
-        present = dict(zip(found.tolist(), areas.tolist(), strict=True))
-        for identity, label in segments.items():
-            if identity not in present:
-                raise ValueError(f"{what}: segment {identity} is described, but no pixel has it")
-            if label.category not in self.counts:
-                raise ValueError(f"{what}: segment {identity} has the unknown category {label.category}")
-        unknown = [identity for identity in present if identity != self.void and identity not in segments]
-        if unknown:
-            raise ValueError(f"{what}: pixels with id {unknown[0]}, which is not described")
-        return {identity: present[identity] for identity in segments}
+    def _check(
+        self,
+        predicted_areas: Mapping[int, int],
+        prediction_segments: Mapping[int, SegmentLabel],
+        target_segments: Mapping[int, SegmentLabel],
+    ) -> None:
+        for what, segments in (("prediction", prediction_segments), ("target", target_segments)):
+            for identity, label in segments.items():
+                if label.category not in self.things:
+                    raise ValueError(f"{what}: segment {identity} has the unknown category {label.category}")
+        for identity in predicted_areas:
+            if identity not in prediction_segments and identity != self.void:
+                raise ValueError(f"prediction: pixels with id {identity}, which is not described")
+        for identity in prediction_segments:
+            if identity not in predicted_areas:
+                raise ValueError(f"prediction: segment {identity} is described, but no pixel has it")
 
-    @staticmethod
-    def _overlaps(prediction: np.ndarray, target: np.ndarray) -> dict[tuple[int, int], int]:
-        """(target id, prediction id) → common pixels."""
-        base = int(prediction.max()) + 1
-        pairs, counts = np.unique(target.astype(np.int64) * base + prediction, return_counts=True)
-        return {(pair // base, pair % base): count for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True)}
+    def totals(self) -> dict[int, CategoryCounts]:
+        """Sums over the images, for every category."""
+        totals = {category: CategoryCounts() for category in self.things}
+        for record in self.ordered():
+            for category, counts in record.items():
+                totals[category].add(counts)
+        return totals
 
     def compute(self) -> dict[str, float]:
-        """`PQ`, `SQ`, `RQ` over the categories that occur, and with `_things` and `_stuff` over those of a kind."""
-        every = list(self.things)
-        groups: dict[str, Sequence[int]] = {
-            "": every,
-            "_things": [category for category in every if self.things[category]],
-            "_stuff": [category for category in every if not self.things[category]],
+        """`PQ`, `SQ`, `RQ` over the categories that occur; with `_things`, `_stuff`, `_seen`, `_unseen` over those."""
+        totals = self.totals()
+        groups = {
+            "": list(self.things),
+            "_things": [category for category, thing in self.things.items() if thing],
+            "_stuff": [category for category, thing in self.things.items() if not thing],
         }
+        if self.unseen is not None:
+            groups["_seen"] = [category for category in self.things if category not in self.unseen]
+            groups["_unseen"] = [category for category in self.things if category in self.unseen]
         numbers: dict[str, float] = {}
         for suffix, categories in groups.items():
-            rows = [self.counts[category].quality for category in categories if self.counts[category].occurs]
+            rows = [totals[category].quality for category in categories if totals[category].occurs]
             means = np.mean(rows, axis=0) if rows else np.full(3, np.nan)
             for name, mean in zip(("PQ", "SQ", "RQ"), means.tolist(), strict=True):
                 numbers[f"{name}{suffix}"] = mean
         return numbers
 
     def per_category(self) -> dict[int, tuple[float, float, float]]:
-        """Category id → PQ, SQ, RQ."""
-        return {category: counts.quality for category, counts in self.counts.items()}
+        """Category id → PQ, SQ, RQ; zeros for a category that does not occur."""
+        return {category: counts.quality for category, counts in self.totals().items()}

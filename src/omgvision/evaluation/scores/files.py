@@ -1,0 +1,62 @@
+"""Reading what others wrote: whatever is wrong with a file becomes one line."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from PIL import UnidentifiedImageError
+
+Content = TypeVar("Content")
+
+
+def read_json(path: Path, *, keys: Mapping[str, type] | None = None) -> Any:
+    """The content of a json file.
+
+    Args:
+        keys: What a dictionary must have, and of which type; None = the content is no dictionary or anything will do.
+
+    Raises:
+        ValueError: No file, no json, a key that lacks.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: expected a json file, got {_reason(error)}") from None
+    if keys is not None:
+        if not isinstance(content, dict):
+            raise ValueError(f"{path}: expected a dictionary with {', '.join(keys)}, got a {type(content).__name__}")
+        for key, kind in keys.items():
+            if not isinstance(content.get(key), kind):
+                raise ValueError(f"{path}: expected a {kind.__name__} {key!r}, got the keys {', '.join(content)}")
+    return content
+
+
+def read(reader: Callable[[Path], Content], path: Path) -> Content:
+    """`reader(path)` for a picture.
+
+    Raises:
+        ValueError: No file, or one that cannot be read.
+    """
+    try:
+        return reader(path)
+    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        raise ValueError(f"{path}: expected a PNG file, got {_reason(error)}") from None
+
+
+@contextmanager
+def complete(path: Path) -> Iterator[None]:
+    """Inside, an entry that lacks a key and a ValueError become errors that name the file."""
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"{path}: expected every entry to have {error}, got one without") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no file"
+    return "a folder" if isinstance(error, IsADirectoryError) else f"an unreadable one ({error})"
