@@ -134,13 +134,29 @@ def test_masks_at_any_resolution():
         torch.testing.assert_close(loss, losses[1][name], rtol=0.1, atol=0.05)
 
 
-def test_the_number_of_masks_can_come_from_outside():
-    """Over several processes the losses are divided by the mean number of masks of all."""
-    _, plain = step(random_model())
-    _, other = step(random_model(), num_masks=6.0)
-    torch.testing.assert_close(other["loss_mask"], plain["loss_mask"] * 3 / 6)
-    torch.testing.assert_close(other["loss_dice"], plain["loss_dice"] * 3 / 6)
-    torch.testing.assert_close(other["loss_cls"], plain["loss_cls"])
+def test_normalizers_can_come_from_outside():
+    """Where a step has several batches the losses are divided by the sums over all of them."""
+    model = random_model()
+    own = model.loss_normalizers(**targets(), canvas=(64, 64))
+    assert {name: float(count) for name, count in own.items() if name != "pixels"} == {
+        "masks": 3.0,
+        "regions": 2.0,
+        "classes": pytest.approx(2 + 0.1 * 9),
+    }
+    _, plain = step(random_model(region_loss_weight=1.0))
+    doubled = {name: 2 * count for name, count in own.items()}
+    _, halved = step(random_model(region_loss_weight=1.0), normalizers=doubled)
+    for name, loss in plain.items():
+        torch.testing.assert_close(halved[name], loss / 2)
+
+
+def test_the_dense_loss_is_divided_by_the_expected_number_of_labelled_pixels():
+    """The first rectangle and the second, which is on 20 columns of 8 rows, cover 128 + 80 of the 256 cells."""
+    counts = random_model().loss_normalizers(**targets(), canvas=(64, 64))
+    assert float(counts["pixels"]) == 1024 * (128 + 80) / 256
+    _, losses = step(random_model(dense_loss_weight=1.0), normalizers=counts)
+    _, plain = step(random_model(dense_loss_weight=1.0))
+    torch.testing.assert_close(losses["loss_dense"], plain["loss_dense"], rtol=0.1, atol=0)
 
 
 def test_learning_makes_the_loss_smaller():

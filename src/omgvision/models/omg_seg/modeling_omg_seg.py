@@ -4,7 +4,7 @@ Letters: B pictures or clips, T frames (1 for a picture), H×W the padded networ
 Q queries (objects or prompts), C width, K classes, P prototypes a class, D CLIP space.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ from .loss_omg_seg import (
     PointSource,
     Predictions,
     RandomPoints,
+    count_targets,
     dense_class_loss,
     label_maps,
     match,
@@ -475,7 +476,8 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
         encoder_outputs: OmgSegEncoderOutput | None = None,
         output_auxiliary: bool = False,
         loss_points: PointSource | None = None,
-        num_masks: float | None = None,
+        generators: Sequence[torch.Generator] | None = None,
+        normalizers: Mapping[str, Tensor] | None = None,
         **kwargs,
     ) -> OmgSegOutput:
         """Segments pictures or clips, by object queries or, when prompts are given, by one query a prompt.
@@ -499,7 +501,11 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
             encoder_outputs: From :meth:`encode`, instead of pixels.
             output_auxiliary: Return the predictions of every layer.
             loss_points: Where the losses look; None = random points as configured.
-            num_masks: Normaliser of the mask losses over all processes; None = that of this batch.
+            generators: One for each picture, on its device: what the losses draw for it does not depend on the others
+                of the batch then. None = torch's own.
+            normalizers: What the losses are divided by where a step has several batches: the sums of their
+                :meth:`loss_normalizers`, or with prompts their number as ``prompts``. None = as in the original the
+                counts of this batch.
 
         Raises:
             ValueError: When neither pixels nor encoded pictures are given, the vocabulary is empty, or prompts or CLIP
@@ -563,7 +569,7 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
                 class_layers[-1], mask_layers[-1], encoder_outputs, vocabulary, seen_mask
             )
         if mask_labels is not None:
-            predictions = Predictions(torch.stack(class_layers), torch.stack(iou_layers), torch.stack(mask_layers))
+            predictions = Predictions(torch.stack(class_layers), torch.stack(iou_layers), mask_layers)
             output.loss_dict = self._losses(
                 predictions,
                 encoder_outputs,
@@ -573,7 +579,8 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
                 prompt_mask,
                 has_prompts,
                 loss_points,
-                num_masks,
+                generators,
+                normalizers,
             )
             output.loss = torch.stack(list(output.loss_dict.values())).sum()
         return output
@@ -646,6 +653,27 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
 
     # --- losses ----------------------------------------------------------------------------------------------------
 
+    def loss_normalizers(
+        self, mask_labels: Sequence[Tensor], class_labels: Sequence[Tensor], *, canvas: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        """What the losses of object queries count, from labels alone; sums over batches are ``forward``'s normalizers.
+
+        Args:
+            mask_labels, class_labels: As of :meth:`forward`.
+            canvas: (H, W) of the network input.
+
+        Returns:
+            Float64 scalars, see :func:`count_targets`.
+        """
+        return count_targets(
+            [masks if masks.dim() == 4 else masks[:, None] for masks in mask_labels],
+            class_labels,
+            queries=self.config.num_queries,
+            void=self.config.void_weight,
+            grid=(canvas[0] // STRIDES[0], canvas[1] // STRIDES[0]),
+            pixels=DENSE_LOSS_PIXELS,
+        )
+
     def _losses(
         self,
         predictions: Predictions,
@@ -656,7 +684,8 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
         prompt_mask: Tensor | None,
         has_prompts: bool,
         points: PointSource | None,
-        num_masks: float | None,
+        generators: Sequence[torch.Generator] | None,
+        normalizers: Mapping[str, Tensor] | None,
     ) -> dict[str, Tensor]:
         config = self.config
         weights = LossWeights(
@@ -666,23 +695,36 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
             iou=config.iou_weight,
             void=config.void_weight,
         )
+        queries = predictions.class_logits.shape[2]
         if points is None:
-            points = RandomPoints(config.num_loss_points, config.oversample_ratio, config.importance_sample_ratio)
+            points = RandomPoints(
+                config.num_loss_points,
+                config.oversample_ratio,
+                config.importance_sample_ratio,
+                generators=generators,
+                masks=[min(len(masks), queries) for masks in mask_labels],
+            )
         if has_prompts:
-            return prompt_losses(predictions.mask_logits, mask_labels, prompt_mask, weights, points)
+            if prompt_mask is None:
+                prompt_mask = torch.ones(len(mask_labels), queries, dtype=torch.bool, device=vocabulary.device)
+            return prompt_losses(
+                predictions.mask_logits, mask_labels, prompt_mask, weights, points, normalizers=normalizers
+            )
         if class_labels is None:
             raise ValueError("class_labels: expected one tensor for each of mask_labels, got None")
         assignments = match(predictions, mask_labels, class_labels, weights, points)
         losses = object_losses(
-            predictions, mask_labels, class_labels, assignments, weights, points, num_masks=num_masks
+            predictions, mask_labels, class_labels, assignments, weights, points, normalizers=normalizers
         )
         if config.dense_loss_weight:
+            total = None if normalizers is None else normalizers["pixels"]
             losses["loss_dense"] = config.dense_loss_weight * self._dense_loss(
-                encoded, vocabulary, mask_labels, class_labels
+                encoded, vocabulary, mask_labels, class_labels, generators, total
             )
         if config.region_loss_weight:
+            total = None if normalizers is None else normalizers["regions"]
             losses["loss_region"] = config.region_loss_weight * self._region_loss(
-                encoded, vocabulary, mask_labels, class_labels
+                encoded, vocabulary, mask_labels, class_labels, total
             )
         return losses
 
@@ -692,17 +734,23 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
         vocabulary: Tensor,
         mask_labels: Sequence[Tensor],
         class_labels: Sequence[Tensor],
+        generators: Sequence[torch.Generator] | None,
+        total: Tensor | None,
     ) -> Tensor:
         """Classifies random pixels of the mask features by themselves: a short way for gradients into the features."""
         assert encoded.mask_features is not None
         pixels = encoded.mask_features.flatten(2).transpose(1, 2)
+        images, cells, width = pixels.shape
         shape = (encoded.mask_features.shape[-2], encoded.mask_features.shape[-1])
         labels = label_maps(mask_labels, class_labels, shape).flatten(1)
-        chosen = torch.randint(pixels.shape[1], (len(pixels), DENSE_LOSS_PIXELS), device=pixels.device)
-        embeddings = self.classifier.classify_pixels(
-            pixels.gather(1, chosen[..., None].expand(-1, -1, pixels.shape[2]))
-        )
-        return dense_class_loss(class_logits(embeddings, vocabulary, self.config.logit_scale), labels.gather(1, chosen))
+        drawn = [
+            torch.randint(cells, (DENSE_LOSS_PIXELS,), generator=generator, device=pixels.device)
+            for generator in generators or [None] * images
+        ]
+        chosen = torch.stack(drawn)
+        embeddings = self.classifier.classify_pixels(pixels.gather(1, chosen[..., None].expand(-1, -1, width)))
+        logits = class_logits(embeddings, vocabulary, self.config.logit_scale)
+        return dense_class_loss(logits, labels.gather(1, chosen), total=total)
 
     def _region_loss(
         self,
@@ -710,6 +758,7 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
         vocabulary: Tensor,
         mask_labels: Sequence[Tensor],
         class_labels: Sequence[Tensor],
+        total: Tensor | None,
     ) -> Tensor:
         """Classifies the ground-truth regions with the CLIP head: supervision of backbone and head without matching."""
         if self.clip_head is None:
@@ -721,7 +770,7 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
             plane = features.transpose(0, 1).flatten(1)
             pooled.append(share @ plane.T / share.sum(1, keepdim=True).clamp_min(1e-4))
         logits = class_logits(self.clip_head(torch.cat(pooled))[None], vocabulary, self.config.logit_scale)
-        return dense_class_loss(logits[..., :-1], torch.cat(list(class_labels))[None])
+        return dense_class_loss(logits[..., :-1], torch.cat(list(class_labels))[None], total=total)
 
 
 __all__ = [
