@@ -16,6 +16,7 @@ ClassListName = Literal[
     "objects365",
     "camvid",
     "vipseg",
+    "vspw",
     "youtube_vis_2019",
     "youtube_vis_2021",
     "ovis",
