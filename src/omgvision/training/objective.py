@@ -1,10 +1,15 @@
 """What a training step asks of the model: its object queries and its prompt queries, on features encoded once.
 
-Letters: B images, N prompts, P points of one prompt, K classes, D width of the CLIP space, H×W canvas, h×w its
-stride-4 grid.
+A step may have several batches, one after the other or in several processes. Every loss is a sum over masks, pixels or
+prompts divided by their number. Divided by the number in the whole step, the losses of the batches add up to those of
+one large batch, and their gradients too; for that the counts of all batches come first (`normalizers`), and what is
+drawn at random for a sample follows from a seed of its own.
+
+Letters: B images or clips, T frames, N prompts, P points of one prompt, K classes, D width of the CLIP space, H×W
+canvas, h×w its stride-4 grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from omgvision.data.prompts import sample_box_prompts, sample_prompts
 from omgvision.data.sample import Batch, Prompts
+from omgvision.models.omg_seg.loss_omg_seg import PointSource
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.vocabulary_omg_seg import split_synonyms
 from omgvision.training.guidance import WordGuidance
@@ -33,6 +39,7 @@ class SegmentationObjective(nn.Module):
         templates: Sentences with one `{}`; each step puts every name into one of them, drawn at random.
         settings: See `ObjectiveSettings`.
         guidance: Teaches the text tower words beyond the classes; None leaves that out.
+        points: Where the mask losses look; None = random points as the model's configuration has it.
     """
 
     def __init__(
@@ -43,25 +50,65 @@ class SegmentationObjective(nn.Module):
         templates: Sequence[str],
         settings: ObjectiveSettings,
         guidance: WordGuidance | None = None,
+        points: PointSource | None = None,
     ):
         super().__init__()
-        self.model, self.guidance = model, guidance
+        self.model, self.guidance, self.points = model, guidance, points
         self.tokenizer, self.templates, self.settings = tokenizer, tuple(templates), settings
         self._token_ids: dict[str, list[int]] = {}
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses of one batch: `loss`, their weighted sum, and its parts."""
-        batch = with_small_masks(moved(batch, self.model.device))
+    @torch.no_grad()
+    def normalizers(self, batch: Batch) -> dict[str, Tensor]:
+        """What this batch adds to the numbers that the losses of its step are divided by, from its labels alone.
+
+        Returns:
+            Float64 scalars, always of the same names: those of `count_targets`, which the object losses use, `prompts`,
+            `clicks` (the prompts that are corrected) and `batches` (for losses that are means already).
+        """
+        small = with_small_masks(batch)
+        canvas = (batch.pixel_values.shape[-2], batch.pixel_values.shape[-1])
+        counts = self.model.loss_normalizers(small.mask_labels, small.class_labels, canvas=canvas)
+        if not self.trains_objects(batch):
+            counts = {name: torch.zeros_like(count) for name, count in counts.items()}
+        if batch.prompts is None:
+            images = 0 if is_clip(batch) else sum(bool(masks.any()) for masks in small.mask_labels)
+            clicks, prompts = images * self.settings.points, images * (self.settings.points + self.settings.boxes)
+        else:
+            clicks, prompts = (int(some.prompt_mask.sum()) for some in (only_clicks(batch.prompts), batch.prompts))
+        own = {"clicks": clicks, "prompts": prompts, "batches": 1}
+        return counts | {name: torch.tensor(count, dtype=torch.float64) for name, count in own.items()}
+
+    def trains_objects(self, batch: Batch) -> bool:
+        """False for a batch that brings its prompts, and for data sets that train the prompts alone."""
+        return batch.prompts is None and batch.dataset not in self.settings.prompts_only
+
+    def forward(
+        self, batch: Batch, normalizers: Mapping[str, Tensor] | None = None, seeds: Sequence[int] | None = None
+    ) -> dict[str, Tensor]:
+        """The losses of one batch: `loss`, their weighted sum, and its parts.
+
+        Args:
+            batch: Images or clips. Clips train object queries alone: a click is on one frame, while the prompt encoder
+                has it act at its place in all of them.
+            normalizers: The sums of `normalizers` over all batches of the step: the losses of the step are the sums
+                over its batches then. None = this batch's own numbers, as in the original (their mean is the step's).
+            seeds: One for each sample, which everything follows from that is drawn for it (points, pixels, prompts);
+                None draws them. What is drawn for the batch (names, templates, words) comes from torch's own generator.
+        """
+        device = self.model.device
+        batch = with_small_masks(moved(batch, device))
+        if seeds is None:
+            seeds = torch.randint(2**62, (len(batch.mask_labels),)).tolist()
+        generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
         encoded = self.model.encode(batch.pixel_values, pixel_mask=batch.pixel_mask)
         losses: dict[str, Tensor] = {}
-        if batch.dataset not in self.settings.prompts_only:
-            losses |= self.object_losses(encoded, batch)
-        canvas = batch.pixel_values.shape[-2:]
-        prompts = batch.prompts if batch.prompts is not None else self.draw_prompts(batch.mask_labels, canvas=canvas)
-        if self.settings.prompt_weight and prompts.prompt_mask.any():
-            losses |= self.prompt_losses(encoded, prompts, canvas=canvas)
+        if self.trains_objects(batch):
+            losses |= self.object_losses(encoded, batch, normalizers, generators)
+        if self.settings.prompt_weight and not is_clip(batch):
+            losses |= self.prompt_losses(encoded, batch, normalizers, generators)
         if self.guidance is not None:
-            losses["words"] = self.guidance(lambda words: self.encode_names(words)[:, 0])
+            words = self.guidance(lambda words: self.encode_names(words)[:, 0])
+            losses["words"] = words if normalizers is None else words / normalizers["batches"].to(words)
         weights = {
             "objects": 1.0,
             "prompts": self.settings.prompt_weight,
@@ -76,7 +123,13 @@ class SegmentationObjective(nn.Module):
                 total = total + weight * losses[name]
         return {"loss": total, **losses}
 
-    def object_losses(self, encoded: "OmgSegEncoderOutput", batch: Batch) -> dict[str, Tensor]:
+    def object_losses(
+        self,
+        encoded: "OmgSegEncoderOutput",
+        batch: Batch,
+        normalizers: Mapping[str, Tensor] | None,
+        generators: Sequence[torch.Generator],
+    ) -> dict[str, Tensor]:
         """Matching of all object queries with the segments of the batch, in the vocabulary of its dataset."""
         names, class_labels = self.choose_classes(batch.names, batch.class_labels)
         output = self.model(
@@ -84,30 +137,52 @@ class SegmentationObjective(nn.Module):
             class_embeddings=self.encode_names(names),
             mask_labels=batch.mask_labels,
             class_labels=class_labels,
+            loss_points=self.points,
+            generators=generators,
+            normalizers=normalizers,
         )
         parts = {f"objects/{name}": loss for name, loss in output.loss_dict.items() if "." not in name}
         return {"objects": output.loss, **parts}
 
-    def draw_prompts(self, mask_labels: Sequence[Tensor], *, canvas: Sequence[int]) -> Prompts:
-        """Clicks and boxes on objects of the batch, in canvas pixels; every image has the clicks first."""
-        clicks = sample_prompts(mask_labels, number=self.settings.points)
-        boxes = sample_box_prompts(mask_labels, number=self.settings.boxes)
-        assert clicks.points is not None and boxes.boxes is not None
+    def draw_prompts(
+        self, mask_labels: Sequence[Tensor], *, canvas: Sequence[int], generators: Sequence[torch.Generator]
+    ) -> Prompts:
+        """Clicks and boxes on objects of each image, in canvas pixels; every image has the clicks first."""
+        drawn, targets = [], []
+        for masks, generator in zip(mask_labels, generators, strict=True):
+            clicks = sample_prompts([masks], number=self.settings.points, generator=generator)
+            boxes = sample_box_prompts([masks], number=self.settings.boxes, generator=generator)
+            real = torch.cat((clicks.prompt_mask, boxes.prompt_mask), dim=1)
+            drawn.append((clicks.points, clicks.point_labels, boxes.boxes, real))
+            targets.append(torch.cat((clicks.mask_labels[0], boxes.mask_labels[0])))
+        points, labels, boxes, real = map(torch.cat, zip(*drawn, strict=True))
         height, width = mask_labels[0].shape[-2:]
-        scale = clicks.points.new_tensor((canvas[1] / width, canvas[0] / height))
-        pairs = zip(clicks.mask_labels, boxes.mask_labels, strict=True)
+        scale = points.new_tensor((canvas[1] / width, canvas[0] / height))
         return Prompts(
-            points=clicks.points * scale,
-            point_labels=clicks.point_labels,
-            boxes=boxes.boxes * scale.repeat(2),
-            prompt_mask=torch.cat((clicks.prompt_mask, boxes.prompt_mask), dim=1),
-            mask_labels=[torch.cat(pair) for pair in pairs],
+            points=points * scale,
+            point_labels=labels,
+            boxes=boxes * scale.repeat(2),
+            prompt_mask=real,
+            mask_labels=targets,
         )
 
     def prompt_losses(
-        self, encoded: "OmgSegEncoderOutput", prompts: Prompts, *, canvas: Sequence[int]
+        self,
+        encoded: "OmgSegEncoderOutput",
+        batch: Batch,
+        normalizers: Mapping[str, Tensor] | None,
+        generators: Sequence[torch.Generator],
     ) -> dict[str, Tensor]:
-        """Masks of the prompts, and of the points again after each correcting click."""
+        """Masks of the prompts, and of the clicks among them again after each correcting click; nothing without any.
+
+        The original divides by the prompts of one image, so that its loss grows with the batch; here it is a mean.
+        """
+        canvas = batch.pixel_values.shape[-2:]
+        prompts = batch.prompts
+        if prompts is None:
+            prompts = self.draw_prompts(batch.mask_labels, canvas=canvas, generators=generators)
+        if not prompts.prompt_mask.any():
+            return {}
         points, labels = prompts.points, prompts.point_labels
         output = self.model(
             encoder_outputs=encoded,
@@ -116,19 +191,20 @@ class SegmentationObjective(nn.Module):
             input_boxes=prompts.boxes,
             prompt_mask=prompts.prompt_mask,
             mask_labels=prompts.mask_labels,
+            loss_points=self.points,
+            generators=generators,
+            normalizers={"prompts": prompts.prompt_mask.sum() if normalizers is None else normalizers["prompts"]},
         )
-        # The original divides by the prompts of one image, so that its loss grows with the batch; a mean does not.
-        images = len(prompts.prompt_mask)
-        losses = {"prompts": output.loss / images}
-        if points is None or labels is None or not self.settings.refinement_rounds:
+        losses = {"prompts": output.loss}
+        clicked = only_clicks(prompts)
+        if points is None or labels is None or not clicked.prompt_mask.any() or not self.settings.refinement_rounds:
             return losses
-        count = points.shape[1]
-        clicked = only_first(prompts, count)
+        total = {"prompts": clicked.prompt_mask.sum() if normalizers is None else normalizers["clicks"]}
         targets = dense_targets(clicked, size=output.masks_queries_logits.shape[-2:])
         refined = []
         for _ in range(self.settings.refinement_rounds):
-            previous = output.masks_queries_logits[:, :count].detach()
-            click, label = next_clicks(previous, targets, canvas=canvas)
+            previous = output.masks_queries_logits[:, : points.shape[1]].detach()
+            click, label = next_clicks(previous, targets, canvas=canvas, generators=generators)
             points = torch.cat((points, click), dim=2)
             labels = torch.cat((labels, label), dim=2)
             output = self.model(
@@ -138,8 +214,11 @@ class SegmentationObjective(nn.Module):
                 prompt_mask=clicked.prompt_mask,
                 previous_mask_logits=previous,
                 mask_labels=clicked.mask_labels,
+                loss_points=self.points,
+                generators=generators,
+                normalizers=total,
             )
-            refined.append(output.loss / images)
+            refined.append(output.loss)
         losses["refined"] = torch.stack(refined).mean()
         return losses
 
@@ -204,19 +283,28 @@ def moved(batch: Batch, device: torch.device) -> Batch:
     )
 
 
+def is_clip(batch: Batch) -> bool:
+    return batch.pixel_values.dim() == 5
+
+
 def with_small_masks(batch: Batch) -> Batch:
     """The batch with its masks at half the resolution, for the losses.
 
     They compare points on the stride-4 grid, at coordinates relative to the image, for every layer anew: a quarter of
     the pixels is a quarter of that memory, and still twice as fine as what is predicted.
     """
-    small = [F.avg_pool2d(masks[:, None].float(), 2)[:, 0] >= 0.5 for masks in batch.mask_labels]
-    return replace(batch, mask_labels=small)
+    return replace(batch, mask_labels=[halved(masks) for masks in batch.mask_labels])
 
 
-def only_first(prompts: Prompts, count: int) -> Prompts:
-    """The first `count` prompts of every image (the points, which come before the boxes)."""
-    mask = prompts.prompt_mask[:, :count]
+def halved(masks: Tensor) -> Tensor:
+    """Bool [..., H, W] → bool [..., H/2, W/2], true where at least half of four pixels are."""
+    planes = masks.flatten(0, -3)[:, None].float()
+    return (F.avg_pool2d(planes, 2) >= 0.5).view(*masks.shape[:-2], masks.shape[-2] // 2, masks.shape[-1] // 2)
+
+
+def only_clicks(prompts: Prompts) -> Prompts:
+    """The clicks of every image, which come before its boxes."""
+    mask = prompts.prompt_mask[:, : 0 if prompts.points is None else prompts.points.shape[1]]
     real = mask.sum(1).tolist()
     return replace(
         prompts,
@@ -235,12 +323,15 @@ def dense_targets(prompts: Prompts, *, size: Sequence[int]) -> Tensor:
     return targets
 
 
-def next_clicks(logits: Tensor, targets: Tensor, *, canvas: Sequence[int]) -> tuple[Tensor, Tensor]:
+def next_clicks(
+    logits: Tensor, targets: Tensor, *, canvas: Sequence[int], generators: Sequence[torch.Generator]
+) -> tuple[Tensor, Tensor]:
     """A corrective click into the error of each prediction, drawn at random with a preference for its inside.
 
     Args:
         logits, targets: [B, N, h, w].
         canvas: (H, W) in whose pixels the click is given.
+        generators: One for each of the B images.
 
     Returns:
         Points [B, N, 1, 2] xy and labels [B, N, 1]: 1 where the target was missed, 0 where the mask leaks. Without an
@@ -255,7 +346,8 @@ def next_clicks(logits: Tensor, targets: Tensor, *, canvas: Sequence[int]) -> tu
     inside = targets.flatten(0, 1)
     anywhere = torch.where(inside.flatten(1).any(1)[:, None, None], inside, ~inside).float()
     weights = torch.where(nowhere[:, None, None], anywhere, weights)
-    position = torch.multinomial(weights.flatten(1), 1).view(*logits.shape[:2], 1)
+    by_image = zip(weights.flatten(1).split(logits.shape[1]), generators, strict=True)
+    position = torch.stack([torch.multinomial(image, 1, generator=generator) for image, generator in by_image])
     label = targets.flatten(2).gather(2, position).long()
     x = (position % width + 0.5) * (canvas[1] / width)
     y = (position.div(width, rounding_mode="floor") + 0.5) * (canvas[0] / height)

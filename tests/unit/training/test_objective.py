@@ -1,25 +1,36 @@
-"""The objective: next clicks, small masks, chosen classes, and a step that learns."""
+"""The objective: a step that learns, split in any way, on images, clips and prompts; next clicks, chosen classes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import CLIPTextConfig
 
 import omgvision  # noqa: F401  (registers the backbone)
 from omgvision.data import SyntheticScenes
+from omgvision.data.collate import collate
+from omgvision.data.sample import Batch
 from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
+from omgvision.models.omg_seg.loss_omg_seg import PointSource
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.vocabulary_omg_seg import TEMPLATES, build_clip_tokenizer
 from omgvision.training.card import card
+from omgvision.training.guidance import WordGuidance
 from omgvision.training.objective import SegmentationObjective, next_clicks, with_small_masks
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
-from omgvision.training.sources import MixtureBatches, Part
 from omgvision.training.trainer import train
 
 
-def tiny(settings: ObjectiveSettings) -> SegmentationObjective:
+tokenizer = cache(build_clip_tokenizer)
+
+
+def tiny(
+    settings: ObjectiveSettings, *, guidance: WordGuidance | None = None, points: PointSource | None = None
+) -> SegmentationObjective:
     torch.manual_seed(0)
     config = OmgSegConfig(
         backbone_config=ClipConvNextConfig(hidden_sizes=(8, 16, 16, 32), depths=(1, 1, 1, 1)),
@@ -48,18 +59,166 @@ def tiny(settings: ObjectiveSettings) -> SegmentationObjective:
     )
     return SegmentationObjective(
         OmgSegForUniversalSegmentation(config),
-        tokenizer=build_clip_tokenizer(),
+        tokenizer=tokenizer(),
         templates=TEMPLATES,
         settings=settings,
+        guidance=guidance,
+        points=points,
     )
 
 
+class Scenes:
+    """Rendered scenes as batches by number."""
+
+    def __init__(self):
+        self.scenes = SyntheticScenes(size=(64, 64), length=100)
+
+    def batch(self, step: int, *, size: tuple[int, int], batch_size: int, part: int = 0, parts: int = 1) -> Batch:
+        first = (step * parts + part) * batch_size
+        return collate([self.scenes[index % 100] for index in range(first, first + batch_size)])
+
+
 @pytest.fixture
-def source() -> MixtureBatches:
-    return MixtureBatches([Part(SyntheticScenes(size=(64, 64), length=100), weight=1.0)], seed=0)
+def source() -> Scenes:
+    return Scenes()
 
 
-def test_parts_of_the_loss_add_up(source: MixtureBatches):
+class GridPoints:
+    """The same points for every mask."""
+
+    def points(self) -> Tensor:
+        side = (torch.arange(8) + 0.3) / 8
+        return torch.cartesian_prod(side, side)
+
+    def matching(self, layer: int, image: int, device: torch.device) -> Tensor:
+        return self.points()
+
+    def loss(self, layer: int, logits: Tensor) -> Tensor:
+        return self.points().expand(len(logits), -1, -1)
+
+
+def split(batch: Batch) -> list[Batch]:
+    """Its samples as batches of one."""
+    return [
+        replace(
+            batch,
+            pixel_values=batch.pixel_values[index : index + 1],
+            pixel_mask=batch.pixel_mask[index : index + 1],
+            mask_labels=[batch.mask_labels[index]],
+            class_labels=[batch.class_labels[index]],
+            sample_ids=(batch.sample_ids[index],),
+        )
+        for index in range(len(batch.mask_labels))
+    ]
+
+
+def as_clips(batch: Batch) -> Batch:
+    """Every image as a clip of two frames, the second one mirrored."""
+    return replace(
+        batch,
+        pixel_values=torch.stack((batch.pixel_values, batch.pixel_values.flip(-1)), dim=1),
+        mask_labels=[torch.stack((masks, masks.flip(-1)), dim=1) for masks in batch.mask_labels],
+    )
+
+
+def step(
+    objective: SegmentationObjective, batches: Sequence[Batch], seeds: Sequence[Sequence[int]]
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Sums of the losses and gradients over the batches of one step."""
+    counts = [objective.normalizers(batch) for batch in batches]
+    totals = {name: torch.stack([count[name] for count in counts]).sum() for name in counts[0]}
+    objective.zero_grad()
+    sums: dict[str, float] = {}
+    for batch, seed in zip(batches, seeds, strict=True):
+        torch.manual_seed(3)  # names, templates and words are those of the step
+        losses = objective(batch, totals, seed)
+        losses["loss"].backward()
+        for name, loss in losses.items():
+            sums[name] = sums.get(name, 0.0) + loss.item()
+    return sums, {name: p.grad.clone() for name, p in objective.named_parameters() if p.grad is not None}
+
+
+def assert_split_is_equal(objective: SegmentationObjective, batch: Batch) -> dict[str, float]:
+    whole, whole_gradient = step(objective, [batch], [[5, 6]])
+    parts, parts_gradient = step(objective, split(batch), [[5], [6]])
+    assert parts == pytest.approx(whole, rel=1e-5)
+    assert parts_gradient.keys() == whole_gradient.keys()
+    largest = max(float(gradient.abs().max()) for gradient in whole_gradient.values())
+    for name, gradient in whole_gradient.items():
+        torch.testing.assert_close(parts_gradient[name], gradient, rtol=1e-4, atol=1e-6 * largest, msg=name)
+    return whole
+
+
+SETTINGS = ObjectiveSettings(points=2, boxes=1, prompt_weight=0.5, refinement_rounds=2)
+
+
+@pytest.mark.parametrize("points", [GridPoints(), None], ids=["grid", "random"])
+def test_a_split_step_is_the_whole_step(source: Scenes, points: PointSource | None):
+    """One batch of two is two batches of one, whether the points are given or drawn."""
+    torch.manual_seed(0)
+    words = WordGuidance(["cat", "dog"], ["car", "tree", "sky"], teach=lambda names: torch.eye(len(names)), draws=8)
+    batch = source.batch(1, size=(64, 64), batch_size=2)
+    assert len(batch.mask_labels[0]) != len(batch.mask_labels[1])
+    losses = assert_split_is_equal(tiny(SETTINGS, guidance=words, points=points), batch)
+    assert {"objects", "prompts", "refined", "words", "objects/loss_dense", "objects/loss_region"} <= losses.keys()
+
+
+def test_a_split_step_of_clips_is_the_whole_step(source: Scenes):
+    batch = as_clips(source.batch(1, size=(64, 64), batch_size=2))
+    losses = assert_split_is_equal(tiny(SETTINGS), batch)
+    assert {"objects", "objects/loss_dense", "objects/loss_region"} <= losses.keys()
+    assert not {"prompts", "refined"} & losses.keys()
+
+
+def test_an_image_without_masks_in_a_split_step(source: Scenes):
+    batch = source.batch(1, size=(64, 64), batch_size=2)
+    batch.mask_labels[0], batch.class_labels[0] = batch.mask_labels[0][:0], batch.class_labels[0][:0]
+    assert_split_is_equal(tiny(SETTINGS), batch)
+
+
+def test_normalizers_follow_from_the_labels(source: Scenes):
+    objective = tiny(SETTINGS)
+    batch = source.batch(1, size=(64, 64), batch_size=2)
+    masks = sum(map(len, batch.class_labels))
+    counts = {name: float(count) for name, count in objective.normalizers(batch).items()}
+    assert 0 < counts.pop("pixels") <= 2 * 1024
+    assert counts == pytest.approx(
+        {
+            "masks": masks,
+            "regions": masks,
+            "classes": masks + 0.1 * (16 - masks),
+            "prompts": 6,
+            "clicks": 4,
+            "batches": 1,
+        }
+    )
+    assert {"prompts": 0.0, "clicks": 0.0}.items() <= objective.normalizers(as_clips(batch)).items()
+
+
+def test_a_batch_with_prompts_trains_these_alone(source: Scenes):
+    objective = tiny(SETTINGS)
+    batch = source.batch(1, size=(64, 64), batch_size=2)
+    generators = [torch.Generator().manual_seed(index) for index in range(2)]
+    prompts = objective.draw_prompts(batch.mask_labels, canvas=(64, 64), generators=generators)
+    given = replace(batch, prompts=prompts)
+    assert {name: float(count) for name, count in objective.normalizers(given).items()} == {
+        **dict.fromkeys(("masks", "classes", "regions", "pixels"), 0.0),
+        "prompts": 6.0,
+        "clicks": 4.0,
+        "batches": 1.0,
+    }
+    assert objective(given).keys() == {"loss", "prompts", "refined"}
+    boxes = replace(
+        prompts,
+        points=None,
+        point_labels=None,
+        prompt_mask=prompts.prompt_mask[:, 2:],
+        mask_labels=[masks[2:] for masks in prompts.mask_labels],
+    )
+    assert objective(replace(batch, prompts=boxes)).keys() == {"loss", "prompts"}
+
+
+def test_parts_of_the_loss_add_up(source: Scenes):
     objective = tiny(ObjectiveSettings(points=2, boxes=1, prompt_weight=0.5))
     losses = objective(source.batch(0, size=(64, 64), batch_size=2))
     expected = losses["objects"] + 0.5 * losses["prompts"] + 0.5 * losses["refined"]
@@ -70,12 +229,12 @@ def test_parts_of_the_loss_add_up(source: MixtureBatches):
     assert all(parameter.grad is not None for parameter in text.parameters())
 
 
-def test_data_sets_can_train_the_prompts_alone(source: MixtureBatches):
+def test_data_sets_can_train_the_prompts_alone(source: Scenes):
     objective = tiny(ObjectiveSettings(points=2, boxes=1, prompts_only=("synthetic",)))
     assert "objects" not in objective(source.batch(0, size=(64, 64), batch_size=2))
 
 
-def test_a_batch_without_masks_still_has_a_loss(source: MixtureBatches):
+def test_a_batch_without_masks_still_has_a_loss(source: Scenes):
     batch = source.batch(0, size=(64, 64), batch_size=2)
     empty = replace(
         batch,
@@ -104,14 +263,14 @@ def test_next_clicks_lie_in_the_error():
     logits = torch.full((1, 3, 16, 16), -1.0)
     logits[0, 1] = 1.0  # leaks everywhere
     logits[0, 2][targets[0, 2]] = 1.0  # perfect
-    points, labels = next_clicks(logits, targets, canvas=(64, 64))
+    points, labels = next_clicks(logits, targets, canvas=(64, 64), generators=[torch.Generator()])
     assert labels[0, :, 0].tolist() == [1, 0, 1]
     for prompt, inside in ((0, True), (1, False), (2, True)):
         column, row = (points[0, prompt, 0] / 4).long().tolist()
         assert bool(targets[0, prompt, row, column]) is inside
 
 
-def test_small_masks_keep_their_area(source: MixtureBatches):
+def test_small_masks_keep_their_area(source: Scenes):
     batch = source.batch(1, size=(64, 64), batch_size=2)
     small = with_small_masks(batch)
     for before, after in zip(batch.mask_labels, small.mask_labels, strict=True):
@@ -119,7 +278,7 @@ def test_small_masks_keep_their_area(source: MixtureBatches):
         assert (after.sum((1, 2)) * 4).tolist() == pytest.approx(before.sum((1, 2)).tolist(), rel=0.3, abs=60)
 
 
-def test_a_short_run_learns(tmp_path: Path, source: MixtureBatches):
+def test_a_short_run_learns(tmp_path: Path, source: Scenes):
     objective = tiny(ObjectiveSettings(points=2, boxes=1))
     batch = source.batch(0, size=(64, 64), batch_size=2)
 
