@@ -1,6 +1,9 @@
 """`omg data`: look at a data set before training on it."""
 
-import json
+import logging
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,119 +12,258 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
-    from omgvision.data import CocoInstances, CocoPanoptic, MaskFolder, YouTubeVisFrames
+    from PIL import Image
+
+    from omgvision.data.catalog import Reader
+    from omgvision.data.sample import Sample
 
 app = typer.Typer(help="Check data sets and look at them.", no_args_is_help=True)
 
-Annotations = Annotated[
+DataPath = Annotated[
     Path,
-    typer.Argument(metavar="PATH", help="COCO panoptic, COCO instances or YouTube-VIS json; or a folder of images."),
+    typer.Argument(
+        metavar="PATH",
+        help="A json (COCO panoptic or instances, LVIS, YouTube-VIS, VIPSeg …), the folder of a known data set (ADE20K,"
+        " Cityscapes, VOC, DAVIS, SA-1B …), or a folder with images and masks.",
+    ),
 ]
 Images = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Where the images of a json are; by default images/ beside it.")
+    Path | None, typer.Option(metavar="FOLDER", help="Where the images of a json are; by default looked for near it.")
 ]
 Masks = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="For a folder of images: the masks, PNG, same stems.")
+    Path | None,
+    typer.Option(metavar="PATH", help="Of a folder of images: the masks, PNG, same stems; of a json with boxes: json."),
 ]
 Classes = Annotated[
     str | None,
-    typer.Option(metavar="NAMES", help="For masks: the class of each value, as for [bold]omg segment[/bold]."),
+    typer.Option(
+        metavar="NAMES",
+        help="For masks: the class of each value, as for [bold]omg segment[/bold]; by default from classes.json.",
+    ),
 ]
 Instances = Annotated[bool, typer.Option("--instances", help="The masks number the objects of one class.")]
+Split = Annotated[str | None, typer.Option(metavar="NAME", help="Which part: train (default), val, …")]
+
+_FRAMES = 4  # of a video, in a preview
+_LONGEST_SIDE = 640  # of a picture there
+
+
+@dataclass
+class _Counts:
+    """What was seen while reading."""
+
+    segments: Counter[int] = field(default_factory=Counter)
+    samples_with: Counter[int] = field(default_factory=Counter)
+    pixels: Counter[int] = field(default_factory=Counter)
+    all_pixels: int = 0
+    read: int = 0
+    images: int = 0
+    empty: int = 0
+    sizes: set[tuple[int, int]] = field(default_factory=set)
+    bad: list[str] = field(default_factory=list)
+
+    def add(self, frames: "list[Sample] | Sample") -> None:
+        """One sample, or the frames of one video (which share their labels)."""
+        frames = frames if isinstance(frames, list) else [frames]
+        labels = frames[0].labels.tolist()
+        for frame in frames:
+            self.sizes.add(frame.size)
+            self.all_pixels += frame.size[0] * frame.size[1]
+            for label, area in zip(labels, frame.areas().tolist(), strict=True):
+                self.pixels[label] += area
+        self.read += 1
+        self.images += len(frames)
+        self.empty += not labels
+        self.segments.update(labels)
+        self.samples_with.update(set(labels))
 
 
 @app.command("check")
 def check(
-    path: Annotations,
+    path: DataPath,
     images: Images = None,
     masks: Masks = None,
     classes: Classes = None,
     instances: Instances = False,
+    split: Split = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail (exit code 2) if anything at all is wrong.")] = False,
 ) -> None:
-    """Read every sample and count what is there."""
-    dataset = _open(path, images=images, masks=masks, classes=classes, instances=instances)
-    counts = dict.fromkeys(range(len(dataset.names)), 0)
-    empty = 0
+    """Read every sample, count what is there, and say what is wrong."""
+    dataset = _open(path, images=images, masks=masks, classes=classes, instances=instances, split=split)
 
     from rich.console import Console
     from rich.progress import track
 
+    from omgvision.data.datasets.video import VideoReader
+    from omgvision.errors import UserError
+
+    counts = _Counts()
     for index in track(range(len(dataset)), description="reading", console=Console(stderr=True)):
-        labels = dataset[index].labels.tolist()
-        empty += not labels
-        for label in labels:
-            counts[label] = counts.get(label, 0) + 1
-    used = sorted(((count, label) for label, count in counts.items() if count), reverse=True)
-    print(f"{dataset.name}: {len(dataset)} images, {sum(counts.values())} segments, {empty} images without any")
-    print(f"classes: {len(used)} of {len(dataset.names)} occur")
-    for count, label in used[:20]:
-        name = dataset.names[label] if label >= 0 else "without class"
-        kind = "thing" if label < 0 or dataset.things[label] else "stuff"
-        print(f"  {count:6d}  {name} ({kind})")
-    if len(used) > 20:
-        print(f"  … and {len(used) - 20} more")
+        try:
+            counts.add(list(dataset.whole(index)) if isinstance(dataset, VideoReader) else dataset[index])
+        except ValueError as error:
+            counts.bad.append(str(error))
+    _report(dataset, counts, videos=isinstance(dataset, VideoReader))
+    faults = sum(dataset.findings.counts.values()) + len(counts.bad)
+    if not counts.segments:
+        raise UserError(f"{path} has no segment that could be used")
+    if strict and faults:
+        raise UserError(f"{path} has {faults} faults (see above), --strict allows none")
+
+
+def _report(dataset: "Reader", counts: _Counts, *, videos: bool) -> None:
+    what = f"{counts.read} videos with {counts.images} frames" if videos else f"{counts.read} images"
+    unit = "videos" if videos else "images"
+    print(f"{dataset.name}: {what}, {counts.segments.total()} segments, {counts.empty} {unit} without any")
+    if counts.sizes:
+        heights, widths = zip(*counts.sizes, strict=True)
+        print(f"sizes: {min(widths)}…{max(widths)} wide, {min(heights)}…{max(heights)} high")
+    for line in (*dataset.findings.lines(dataset.findings.counts), *dataset.findings.lines(dataset.findings.notes)):
+        print(f"left out: {line}")
+    if counts.bad:
+        print(f"cannot be read: {len(counts.bad)} of {len(dataset)}")
+    for message in counts.bad:
+        print(f"  {message}")
+    if not dataset.names:
+        print(f"classes: none, masks only ({_share(counts.pixels[-1], counts.all_pixels)} of the pixels)")
+        return
+    print(f"classes: {len(counts.segments)} of {len(dataset.names)} occur")
+    if counts.segments:
+        print(f"  {'segments':>8}  {unit:>7}   pixels  class")
+    for label, count in sorted(counts.segments.items(), key=lambda item: (-item[1], item[0])):
+        kind = "thing" if dataset.things[label] else "stuff"
+        share = _share(counts.pixels[label], counts.all_pixels)
+        print(f"  {count:8d}  {counts.samples_with[label]:7d}  {share:>7}  {dataset.names[label]} ({kind})")
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / max(whole, 1):.2f}%"
 
 
 @app.command("preview")
 def preview(
-    path: Annotations,
+    path: DataPath,
     images: Images = None,
     masks: Masks = None,
     classes: Classes = None,
     instances: Instances = False,
-    number: Annotated[int, typer.Option(min=1, max=100, help="How many samples, evenly spread.")] = 9,
-    out: options.Out = Path("omg_out"),
+    split: Split = None,
+    number: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help="How many samples, evenly spread; by default 9 images or 4 videos."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE|FOLDER", help="A .png file, or where preview.png goes.")
+    ] = Path("omg_out"),
 ) -> None:
-    """Draw some samples with their annotations into one picture."""
-    dataset = _open(path, images=images, masks=masks, classes=classes, instances=instances)
+    """Draw some samples with their annotations into one picture; of a video some frames in a row."""
+    target = _preview_path(out)
+    dataset = _open(path, images=images, masks=masks, classes=classes, instances=instances, split=split)
 
-    import numpy as np
-    from PIL import Image
-
-    from omgvision.results import Category, Result, SegmentLabel, ensure_writable, write_image
+    from omgvision.data.datasets.video import VideoReader
+    from omgvision.errors import UserError
+    from omgvision.results import ensure_writable, write_image
     from omgvision.visualization import grid
 
-    ensure_writable(out)
-    number = min(number, len(dataset))
-    pictures = []
-    for index in np.linspace(0, len(dataset) - 1, number).round().astype(int).tolist():
-        sample = dataset[index]
-        labels = [SegmentLabel(label_id=label if label >= 0 else None) for label in sample.labels.tolist()]
-        result = Result.from_masks(
-            iter(sample.masks.numpy()),
-            labels,
-            task="panoptic",
-            image=Image.fromarray(sample.image.permute(1, 2, 0).numpy()),
-            categories=[Category(name, thing) for name, thing in zip(sample.names, sample.things, strict=True)],
-        )
-        pictures.append(result.overlay())
-    print(f"written: {write_image(grid(pictures, columns=min(3, number)), out / 'preview.png')}")
+    ensure_writable(target.parent)
+    videos = isinstance(dataset, VideoReader)
+    rows: list[list[Sample]] = []
+    for index in _spread(len(dataset), number or (4 if videos else 9)):
+        try:
+            rows.append(_some_frames(dataset, index) if isinstance(dataset, VideoReader) else [dataset[index]])
+        except ValueError as error:
+            print(f"omg: left out: {error}", file=sys.stderr)
+    if not rows:
+        raise UserError(f"{path}: none of the samples can be read")
+    cells = [(_draw(sample), sample.sample_id) for row in rows for sample in row]
+    height = cells[0][0].height
+    # As many characters as fit above a picture: grid writes them at a 22nd of its height, but not under 11 points.
+    titles = [
+        name[-max(4, int(picture.width / picture.height * height / (0.6 * max(11, height / 22)))) :]
+        for picture, name in cells
+    ]
+    columns = max(map(len, rows)) if videos else min(3, len(cells))
+    print(f"written: {write_image(grid([picture for picture, _ in cells], columns=columns, titles=titles), target)}")
+
+
+def _preview_path(out: Path) -> Path:
+    if out.suffix.lower() == ".png" and not out.is_dir():
+        return out
+    if out.suffix.lower() in {".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}:
+        raise options.complain(f"--out: expected a .png file or a folder, got {out}")
+    return out / "preview.png"
+
+
+def _spread(length: int, number: int) -> list[int]:
+    """At most `number` of 0 … length - 1, evenly spread, the first and the last among them."""
+    number = min(number, length)
+    return [round(place * (length - 1) / max(number - 1, 1)) for place in range(number)]
+
+
+def _some_frames(dataset: "Reader", index: int) -> "list[Sample]":
+    from omgvision.data.datasets.video import VideoReader
+
+    assert isinstance(dataset, VideoReader)
+    wanted = _spread(len(dataset.videos[index].files), _FRAMES)
+    return [frame for place, frame in enumerate(dataset.whole(index)) if place in wanted]
+
+
+def _draw(sample: "Sample") -> "Image.Image":
+    """The picture with its segments; a colour depends on the place among the labels, so that frames agree."""
+    from PIL import Image
+
+    from omgvision.visualization import segment_color
+
+    colors, texts = [], []
+    seen: Counter[int] = Counter()
+    for number, label in enumerate(sample.labels.tolist()):
+        if label < 0:
+            colors.append(segment_color(number + 12))  # the first is blue, as in results
+            texts.append("")
+            continue
+        thing = sample.things[label]
+        colors.append(segment_color(label, is_thing=thing, instance=seen[label] if thing else 0))
+        texts.append(sample.names[label].split(",")[0])
+        seen[label] += 1
+
+    from omgvision.visualization import draw_segments
+
+    areas = sample.areas().tolist()
+    order = sorted(range(len(areas)), key=lambda number: -areas[number])  # small ones on top
+    layers = sample.segment_layers.numpy()
+    picture = draw_segments(
+        Image.fromarray(sample.image.permute(1, 2, 0).numpy()),
+        ((layers == number + 1).any(axis=0) for number in order),
+        colors=[colors[number] for number in order],
+        labels=[texts[number] for number in order],
+    )
+    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    return picture
 
 
 def _open(
-    path: Path, *, images: Path | None, masks: Path | None, classes: str | None, instances: bool
-) -> "CocoInstances | CocoPanoptic | MaskFolder | YouTubeVisFrames":
-    if not path.exists():
-        raise options.complain(f"{path} does not exist: expected a json file or a folder of images")
+    path: Path,
+    *,
+    images: Path | None,
+    masks: Path | None,
+    classes: str | None,
+    instances: bool,
+    split: str | None,
+) -> "Reader":
     names = None if classes is None else options.read_names(classes)
 
-    from omgvision.data import CocoInstances, CocoPanoptic, MaskFolder, YouTubeVisFrames, load_class_list
+    from omgvision.data import load_class_list
+    from omgvision.data.catalog import open_dataset
+    from omgvision.data.clips import FrameSampling
 
     options.quiet_libraries()
-    if path.is_dir():
-        if masks is None or names is None:
-            raise options.complain("a folder of images needs --masks FOLDER and --classes NAMES")
-        if isinstance(names, str):
-            names = list(load_class_list(names).names)
-        return MaskFolder(path, masks=masks, classes=names, kind="instance" if instances else "semantic")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise options.complain(f"{path} is not a JSON file: expected COCO panoptic, instances or YouTube-VIS") from None
-    images = images or path.parent / "images"
-    if isinstance(content, dict) and "videos" in content:
-        return YouTubeVisFrames(path, images=images)
-    entries = content.get("annotations") if isinstance(content, dict) else None
-    if isinstance(entries, list) and entries and isinstance(entries[0], dict) and "segments_info" in entries[0]:
-        return CocoPanoptic(path, images=images)
-    return CocoInstances(path, images=images)
+    logging.getLogger("omgvision.data").setLevel(logging.ERROR)  # the report says what was left out
+    return open_dataset(
+        path,
+        images=images,
+        masks=masks,
+        classes=load_class_list(names).names if isinstance(names, str) else names,
+        split=split,
+        instances=instances,
+        sampling=FrameSampling(1),  # single frames: short videos count too
+    )

@@ -16,8 +16,9 @@ class Lvis(CocoInstances):
     Its splits are spread over COCO's `train2017` and `val2017`, the entries say which in `coco_url`.
 
     An image is searched only for the classes that it has, to the end unless they are in `not_exhaustive_category_ids`,
-    and for those of its `neg_category_ids`, which it has not; of all others nothing is known. Here what is not annotated
-    is background as in COCO, so a model learns to pass over rare classes; the official evaluation ignores such finds.
+    and for those of its `neg_category_ids`, which it has not; of all others nothing is known. Here what is not
+    annotated is background as in COCO, so a model learns to pass over rare classes, whose finds the official evaluation
+    ignores where nothing is known.
     """
 
     def __init__(

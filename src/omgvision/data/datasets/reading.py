@@ -39,7 +39,9 @@ class ImageReader(Protocol):
     names: tuple[str, ...]
     things: tuple[bool, ...]
     findings: Findings
-    portrait: Sequence[bool]
+
+    @property
+    def portrait(self) -> Sequence[bool]: ...
 
     def __len__(self) -> int: ...
 
