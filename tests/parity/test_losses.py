@@ -1,5 +1,18 @@
 """Matching, losses and gradients against the original (golden cases g1 to g4).
 
+What is recorded of a training step, each for a batch of two and five predictions:
+
+| case | batch | recorded |
+|---|---|---|
+| g1 `image` | pictures, object queries | points, costs, assignments, losses, gradients |
+| g2 `image_whole_map` | the same, whole maps instead of points | costs, assignments, losses, gradients |
+| g3 `video` | clips of two frames, object queries | points, costs, assignments, losses, gradients |
+| g4 `sam` | pictures, noised point prompts | points, losses, gradients |
+
+Of a gradient there are the norm and the sum of each of 173 parameters. No step of several batches is recorded: a joint
+step is held against the sum of its cases, as far as they add up (losses and sums of gradients do; norms only where one
+case alone has a gradient).
+
 The random points of the record are fed in, so that nothing here depends on a random generator, but for the one test
 that draws them anew from the recorded seed.
 """
@@ -113,15 +126,20 @@ def assert_losses(found: dict[str, Tensor], case: str) -> None:
         assert_close(found[name].detach(), torch.tensor(value), rtol=1e-5, name=name)
 
 
-def assert_gradients(model: OmgSegForUniversalSegmentation, loss: Tensor, case: str) -> None:
-    """Norm and sum of the gradient of every parameter of the original."""
+def gradients_of(model: OmgSegForUniversalSegmentation, loss: Tensor) -> dict[str, Tensor]:
+    """Of every parameter under its original name."""
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     ours = {
         name: torch.zeros_like(parameters[name]) if gradient is None else gradient
         for name, gradient in zip(parameters, gradients, strict=True)
     }
-    theirs = to_original_omg_seg(ours, model.config)
+    return to_original_omg_seg(ours, model.config)
+
+
+def assert_gradients(model: OmgSegForUniversalSegmentation, loss: Tensor, case: str) -> None:
+    """Norm and sum of the gradient of every parameter of the original."""
+    theirs = gradients_of(model, loss)
     expected = read_json("tiny_losses")["grad_norm_and_sum"][case]
     assert expected.pop("__params_without_grad__") == []
     for name, (norm, total) in expected.items():
@@ -215,23 +233,74 @@ def test_whole_map():
     assert_gradients(golden_model(), torch.stack(list(losses.values())).sum(), case)
 
 
-def test_prompt_losses():
-    """A training batch of noised points: prompt i against mask i, the sums divided by the prompts of one picture."""
+def prompt_step(model: OmgSegForUniversalSegmentation) -> OmgSegOutput:
+    """A training batch of noised points: prompt i against mask i."""
     recorded = load("tiny_io_g4_loss_sam")
-    model, truth = golden_model(box_prompt_index=0), targets(recorded)
     low, size = recorded["noised_query_bbox_logit"].sigmoid().chunk(2, dim=-1)
     boxes = torch.cat((low - size / 2, low + size / 2), dim=-1) * torch.tensor([120.0, 90.0, 120.0, 90.0])
     pixel_mask = torch.zeros(2, 96, 128)
     pixel_mask[:, :90, :120] = 1
-    output = model(
+    return model(
         recorded["input"],
         pixel_mask,
         input_boxes=boxes,
-        mask_labels=truth.masks,
+        mask_labels=targets(recorded).masks,
         loss_points=RecordedPoints(recorded),
     )
+
+
+def test_prompt_losses():
+    """The sums are divided by the prompts of one picture."""
+    model = golden_model(box_prompt_index=0)
+    output = prompt_step(model)
     assert_losses(output.loss_dict, "sam")
     assert_gradients(model, output.loss, "sam")
+
+
+@pytest.mark.parametrize(("case", "file"), OBJECT_CASES)
+def test_counts_of_the_labels_are_the_normalizers_of_the_original(case, file):
+    """What a trainer sums over the batches of a step gives, for a step of one batch, the recorded losses."""
+    recorded = load(file)
+    model, truth = golden_model(), targets(recorded)
+    counts = model.loss_normalizers(truth.masks, truth.labels, canvas=(96, 128))
+    output = model(
+        recorded["input"],
+        mask_labels=truth.masks,
+        class_labels=truth.labels,
+        loss_points=RecordedPoints(recorded),
+        normalizers=counts,
+    )
+    assert_losses(output.loss_dict, case)
+
+
+def test_a_joint_step_of_pictures_clips_and_prompts():
+    """Losses and gradients of three batches accumulate to the sums of the recorded ones."""
+    model = golden_model(box_prompt_index=0)
+    outputs = [prompt_step(model)]
+    for _, file in OBJECT_CASES:
+        recorded = load(file)
+        truth = targets(recorded)
+        outputs.append(
+            model(
+                recorded["input"],
+                mask_labels=truth.masks,
+                class_labels=truth.labels,
+                loss_points=RecordedPoints(recorded),
+            )
+        )
+    cases = ("sam", *[case for case, _ in OBJECT_CASES])
+    loss = torch.stack([output.loss for output in outputs]).sum()
+    totals = [read_json("tiny_losses")["losses"][case]["__total__"] for case in cases]
+    assert_close(loss.detach(), torch.tensor(sum(totals)), rtol=1e-5)
+    gradients = gradients_of(model, loss)
+    recorded_gradients = [read_json("tiny_losses")["grad_norm_and_sum"][case] for case in cases]
+    for name, gradient in gradients.items():
+        parts = [recorded[name] for recorded in recorded_gradients if name in recorded]
+        noise = 1e-4 * max(1e-3, sum(norm for norm, _ in parts))
+        assert abs(gradient.sum().item() - sum(total for _, total in parts)) <= noise * gradient.numel() ** 0.5, name
+        norms = [norm for norm, _ in parts if norm > 0]
+        if len(norms) == 1:
+            assert abs(gradient.norm().item() - norms[0]) <= noise, name
 
 
 @pytest.mark.parametrize(("case", "file"), OBJECT_CASES)

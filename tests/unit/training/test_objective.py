@@ -24,7 +24,6 @@ from omgvision.training.objective import SegmentationObjective, next_clicks, wit
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
 from omgvision.training.trainer import train
 
-
 tokenizer = cache(build_clip_tokenizer)
 
 
