@@ -1,20 +1,26 @@
-"""Several datasets in one training run: a batch is of one of them, and step n is always the same batch."""
+"""Several datasets in one training run: a step is of one of them, and step n is always the same samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from .collate import collate
-from .sample import Batch, Sample, SampleDataset
+from .prompts import PromptSampling
+from .sample import Batch, Clip, ClipDataset, Sample, SampleDataset, portrait_of
+from .transforms import Augmentation
 
-_BLOCK = 1024  # steps whose datasets are drawn at once
+MAX_BAD_SAMPLES = 20
+"""So many in a row that cannot be read are a broken dataset, not a broken file."""
+
+_BLOCK = 1024  # steps whose datasets are determined at once
+_GOLDEN = (5**0.5 - 1) / 2
+_LANDSCAPE, _PORTRAIT = 0, 1
+# What a generator is for: each has its own seed.
+_SOURCES, _ORDERS, _SAMPLES, _REPLACEMENTS, _PROMPTS = range(5)
 
 
 class InMemory:
@@ -32,122 +38,222 @@ class InMemory:
             self._samples[index] = self._dataset[index]
         return self._samples[index]
 
+    @property
+    def portrait(self) -> Sequence[bool] | None:
+        return portrait_of(self._dataset)
+
+
+class Subset:
+    """Some samples of a dataset, as a dataset."""
+
+    def __init__(self, dataset: SampleDataset, indices: Sequence[int]) -> None:
+        self._dataset, self._indices = dataset, list(indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._dataset[self._indices[index]]
+
+    @property
+    def portrait(self) -> Sequence[bool] | None:
+        flags = portrait_of(self._dataset)
+        return None if flags is None else [flags[index] for index in self._indices]
+
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset's part in a mixture.
+    """Images as a part of a mixture.
 
     Attributes:
-        dataset: len and getitem.
-        weight: its share of the steps, relative to the others'.
-        transform: applied to each sample with a generator of its own, seeded by (seed, step, position).
+        dataset: len and getitem. One that is `Oriented` gives steps of one orientation: landscape pictures on the
+            canvas lying down, portrait ones on the same canvas upright.
+        weight: share of the steps, relative to the other parts'; None for its length times `repeat`.
+        repeat: how often an epoch of the mixture goes through the dataset.
+        augmentation: its `size` is replaced by the canvas.
+        prompts: makes this a part that trains prompts; None for one that trains object queries.
     """
 
     dataset: SampleDataset
-    weight: float
-    transform: Callable[[Sample, np.random.Generator], Sample]
+    _: KW_ONLY
+    weight: float | None = None
+    repeat: float = 1.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    prompts: PromptSampling | None = None
+
+    def draw(self, index: int, generator: np.random.Generator, *, size: tuple[int, int]) -> Sample:
+        """Sample `index`, augmented."""
+        return replace(self.augmentation, size=size)(self.dataset[index], generator)
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """Clips as a part of a mixture; attributes as of `Source`."""
+
+    dataset: ClipDataset
+    _: KW_ONLY
+    weight: float | None = None
+    repeat: float = 1.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def draw(self, index: int, generator: np.random.Generator, *, size: tuple[int, int]) -> Clip:
+        """A clip of video `index`, augmented."""
+        return replace(self.augmentation, size=size).clip(self.dataset.clip(index, generator), generator)
 
 
 class Mixture:
     """An endless, resumable sequence of batches.
 
-    The dataset of each step is drawn by weight; each is walked in seeded permutations, every sample once an epoch.
+    Each step is of one dataset, chosen by weight. Each dataset is walked in seeded permutations: as long as the number
+    of samples a step stays the same, every sample comes once before any comes again. Everything follows from the seed
+    and the number of the step.
+
+    A sample that cannot be read (ValueError, OSError) is replaced by another of its dataset, and the batch says so.
     """
 
-    def __init__(self, sources: Sequence[Source], *, batch_size: int, seed: int = 0) -> None:
+    def __init__(self, sources: Sequence[Source | ClipSource], *, seed: int = 0, strict: bool = False) -> None:
         """Args:
-            sources: at least one, none empty.
-            batch_size: samples a step.
+            sources: at least one, none empty; a weight for all of them or for none.
             seed: of everything random.
+            strict: raise what a bad sample raises instead of replacing it.
         Raises:
-            ValueError: no source, an empty dataset, a weight that is not positive, a batch size under 1.
+            ValueError: no source, an empty dataset, a weight or repeat that is not positive or beside the other.
         """
         if not sources:
             raise ValueError("sources: expected at least one")
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
+        weighted = [source.weight is not None for source in sources]
+        if any(weighted) and (not all(weighted) or any(source.repeat != 1 for source in sources)):
+            raise ValueError("sources: expected weights for all of them without repeats, or for none of them")
         for number, source in enumerate(sources):
             if len(source.dataset) == 0:
                 raise ValueError(f"sources: dataset {number} is empty")
-            if not source.weight > 0:
-                raise ValueError(f"sources: weight of dataset {number}: expected more than 0, got {source.weight}")
+            for name, value in (("weight", source.weight), ("repeat", source.repeat)):
+                if value is not None and not value > 0:
+                    raise ValueError(f"sources: {name} of dataset {number}: expected more than 0, got {value}")
         self.sources = tuple(sources)
-        self.batch_size = batch_size
-        self.seed = seed
-        weights = np.array([source.weight for source in sources], dtype=np.float64)
-        self._probabilities = weights / weights.sum()
+        self.seed, self.strict = seed, strict
+        self._lengths = [len(source.dataset) * source.repeat for source in sources]
+        weights = self._lengths if not any(weighted) else [source.weight for source in sources]
+        self._shares = np.cumsum(np.array(weights, dtype=np.float64))
+        self._shares /= self._shares[-1]
+        self._groups = [_by_orientation(source.dataset) for source in sources]
         self._blocks: list[np.ndarray] = []
         self._steps_before = [np.zeros(len(sources), dtype=np.int64)]
-        self._permutations: dict[int, tuple[int, np.ndarray]] = {}
+        self._permutations: dict[tuple[int, int], tuple[int, np.ndarray]] = {}
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples of all datasets together, each as often as it repeats."""
+        return round(sum(self._lengths))
 
     def source_of(self, step: int) -> int:
         """Which source step `step` draws from."""
         return int(self._block(step // _BLOCK)[step % _BLOCK])
 
-    def indices(self, step: int) -> list[int]:
-        """Which samples of its source step `step` takes."""
+    def indices(self, step: int, *, batch_size: int, part: int = 0, parts: int = 1) -> list[int]:
+        """Which samples of its source part `part` of step `step` takes; arguments as of `batch`."""
+        number, group, turn = self._turn(step)
+        first = (turn * parts + part) * batch_size
+        return [self._index(number, group, first + place) for place in range(batch_size)]
+
+    def batch(self, step: int, *, size: tuple[int, int], batch_size: int, part: int = 0, parts: int = 1) -> Batch:
+        """A part of the samples of a step. How they are divided into parts changes none of them.
+
+        Args:
+            step: 0, 1, …
+            size: (height, width) of the canvas.
+            batch_size: samples in this part.
+            part, parts: which one of how many (processes × accumulated batches).
+        Raises:
+            ValueError: arguments out of range; `MAX_BAD_SAMPLES` bad samples in a row, or one if `strict`.
+        """
+        if batch_size < 1 or not 0 <= part < parts:
+            raise ValueError(f"batch: expected 1 sample or more and part < parts, got {batch_size}, {part} of {parts}")
+        number, group, _ = self._turn(step)
+        if len(self._groups[number]) == 2:
+            size = (min(size), max(size)) if group == _LANDSCAPE else (max(size), min(size))
+        places = range(part * batch_size, (part + 1) * batch_size)
+        skipped: list[str] = []
+        samples = [
+            self._sample(step, place, index, size=size, skipped=skipped)
+            for place, index in zip(
+                places, self.indices(step, batch_size=batch_size, part=part, parts=parts), strict=True
+            )
+        ]
+        batch = collate(samples, size=size)
+        batch.skipped = tuple(skipped)
+        source = self.sources[number]
+        if isinstance(source, Source) and source.prompts is not None:
+            seeds = [self._generator(_PROMPTS, step, place).integers(2**63) for place in places]
+            batch.prompts = source.prompts.draw(
+                batch.mask_labels,
+                sizes=[sample.size for sample in samples],
+                generators=[torch.Generator().manual_seed(int(seed)) for seed in seeds],
+            )
+        return batch
+
+    def _sample(self, step: int, place: int, index: int, *, size: tuple[int, int], skipped: list[str]) -> Sample | Clip:
+        """Sample `index` of the step's source; where it cannot be read, others are tried, drawn at random."""
+        number, group, _ = self._turn(step)
+        others = self._generator(_REPLACEMENTS, step, place)
+        reasons: list[str] = []
+        while len(reasons) < MAX_BAD_SAMPLES:
+            try:
+                sample = self.sources[number].draw(index, self._generator(_SAMPLES, step, place), size=size)
+            except (OSError, ValueError) as error:
+                if self.strict:
+                    raise ValueError(f"sample {index} of dataset {number} of the mixture: {error}") from error
+                reasons.append(f"sample {index}: {error}")
+                index = int(others.choice(self._groups[number][group]))
+            else:
+                skipped += [f"{sample.dataset}: {reason}" for reason in reasons]
+                return sample
+        raise ValueError(
+            f"dataset {number} of the mixture: {MAX_BAD_SAMPLES} samples in a row cannot be read; {reasons[-1]}"
+        )
+
+    def _generator(self, purpose: int, *numbers: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, purpose, *numbers))
+
+    def _turn(self, step: int) -> tuple[int, int, int]:
+        """Source of a step, which of its groups the step takes from, and how many earlier steps took from that."""
         block, offset = divmod(step, _BLOCK)
         number = self.source_of(step)
         earlier = int(self._steps_before[block][number] + (self._blocks[block][:offset] == number).sum())
-        return [self._index(number, earlier * self.batch_size + place) for place in range(self.batch_size)]
-
-    def batch_samples(self, step: int) -> list[Sample]:
-        """The transformed samples of step `step` (0, 1, …)."""
-        source = self.sources[self.source_of(step)]
-        return [
-            source.transform(source.dataset[index], np.random.default_rng((self.seed, 2, step, place)))
-            for place, index in enumerate(self.indices(step))
-        ]
+        groups = self._groups[number]
+        if len(groups) == 1:
+            return number, 0, earlier
+        # Portraits, p of n pictures, take p of n steps, evenly: the first k steps have floor(k p / n) of them.
+        count = sum(map(len, groups))
+        portraits, after = ((earlier + more) * len(groups[_PORTRAIT]) // count for more in (0, 1))
+        return (number, _PORTRAIT, portraits) if after > portraits else (number, _LANDSCAPE, earlier - portraits)
 
     def _block(self, block: int) -> np.ndarray:
         while len(self._blocks) <= block:
-            generator = np.random.default_rng((self.seed, 0, len(self._blocks)))
-            drawn = generator.choice(len(self.sources), size=_BLOCK, p=self._probabilities)
-            self._blocks.append(drawn)
-            self._steps_before.append(self._steps_before[-1] + np.bincount(drawn, minlength=len(self.sources)))
+            first = len(self._blocks) * _BLOCK
+            # Multiples of the golden ratio fill the unit interval evenly: shares hold to a few steps at any time.
+            start = self._generator(_SOURCES).random()
+            drawn = (start + _GOLDEN * np.arange(first, first + _BLOCK)) % 1
+            numbers = np.searchsorted(self._shares[:-1], drawn, side="right")
+            self._blocks.append(numbers)
+            self._steps_before.append(self._steps_before[-1] + np.bincount(numbers, minlength=len(self.sources)))
         return self._blocks[block]
 
-    def _index(self, number: int, position: int) -> int:
-        epoch, place = divmod(position, len(self.sources[number].dataset))
-        cached = self._permutations.get(number)
+    def _index(self, number: int, group: int, position: int) -> int:
+        indices = self._groups[number][group]
+        epoch, place = divmod(position, len(indices))
+        cached = self._permutations.get((number, group))
         if cached is None or cached[0] != epoch:
-            generator = np.random.default_rng((self.seed, 1, number, epoch))
-            cached = (epoch, generator.permutation(len(self.sources[number].dataset)))
-            self._permutations[number] = cached
+            cached = (epoch, self._generator(_ORDERS, number, group, epoch).permutation(indices))
+            self._permutations[number, group] = cached
         return int(cached[1][place])
 
 
-class _Steps(TorchDataset[Batch]):
-    """Step index → Batch, for a DataLoader to fetch ahead."""
-
-    def __init__(self, mixture: Mixture) -> None:
-        self._mixture = mixture
-
-    def __getitem__(self, index: int) -> Batch:
-        return collate(self._mixture.batch_samples(index))
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def batches(mixture: Mixture, *, start: int, stop: int, workers: int = 0, prefetch: int = 4) -> Iterator[Batch]:
-    """The batches of steps start … stop - 1, in order.
-
-    Args:
-        mixture: where they come from.
-        start: the first step; a resumed run gives the step at which it stopped.
-        stop: one past the last step.
-        workers: processes that work ahead; 0 prepares each batch when it is asked for.
-        prefetch: batches that each process keeps ready.
-    """
-    loader = DataLoader(
-        _Steps(mixture),
-        batch_size=None,
-        sampler=range(start, stop),
-        num_workers=workers,
-        prefetch_factor=prefetch if workers else None,
-        collate_fn=_as_it_is,
-        generator=torch.Generator(),  # else the loader draws its workers' seeds from the global one
-    )
-    return iter(loader)
+def _by_orientation(dataset: SampleDataset | ClipDataset) -> list[np.ndarray]:
+    """The samples' numbers; those of landscape and those of portrait pictures apart, where the dataset tells."""
+    numbers = np.arange(len(dataset))
+    flags = portrait_of(dataset)
+    if flags is None:
+        return [numbers]
+    portrait = np.asarray(flags, dtype=bool)
+    return [numbers[~portrait], numbers[portrait]]

@@ -6,6 +6,7 @@ Everything random works on whole stacks of masks at once ([N, h, w] tensors) and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -73,8 +74,7 @@ def jitter_boxes(
     Args:
         boxes: float [N, 4] xyxy.
         size: (height, width) of the image.
-        amount: 0.1 imitates a hand-drawn box; the original's noise on its pseudo-boxes is 0.4 · 0.01 = 0.004,
-            there on the centre and the extent.
+        amount: 0.1 imitates a hand-drawn box.
         generator: source of randomness.
     """
     extent = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
@@ -82,6 +82,70 @@ def jitter_boxes(
     moved = boxes + noise * amount * extent / 2
     limit = torch.tensor([size[1], size[0]] * 2, dtype=boxes.dtype, device=boxes.device)
     return torch.minimum(moved.clamp(min=0), limit)
+
+
+def shake_boxes(boxes: Tensor, *, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+    """The original's noise on its prompts: a tremble of the centre and, independently, of the extent.
+
+    The centre moves by up to ± 0.004 (0.4 · 0.01) times half the extent, the extent changes by up to ± 0.004 of itself;
+    relative to the image, both are then kept between 0 and 1. Arguments and result as of `jitter_boxes`.
+    """
+    limit = torch.tensor([size[1], size[0]], dtype=boxes.dtype, device=boxes.device)
+    centre, extent = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    noise = (torch.rand(boxes.shape, generator=generator, device=boxes.device) * 2 - 1) * 0.004
+    centre = torch.minimum((centre + noise[:, :2] * extent / 2).clamp(min=0), limit)
+    extent = torch.minimum((extent + noise[:, 2:] * extent).clamp(min=0), limit)
+    return torch.cat([centre - extent / 2, centre + extent / 2], dim=1)
+
+
+@dataclass(frozen=True)
+class PromptSampling:
+    """The prompts of a sample in a part of the mixture that trains nothing else. The defaults are the original's.
+
+    Which segments are large enough to be asked for is up to `Augmentation.min_area` (32 in the original).
+
+    Attributes:
+        points: clicks an image, each on a random pixel of a segment.
+        boxes: boxes an image, around segments, with the original's noise.
+    """
+
+    points: int = 20
+    boxes: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.points, self.boxes) < 0 or self.points + self.boxes == 0:
+            raise ValueError(f"prompts: expected at least one an image, got {self.points} points, {self.boxes} boxes")
+
+    def draw(
+        self, mask_labels: Sequence[Tensor], *, sizes: Sequence[tuple[int, int]], generators: Sequence[torch.Generator]
+    ) -> Prompts:
+        """Segments without repeats until all were taken, then again, for the points and for the boxes.
+
+        Args:
+            mask_labels: B tensors, bool [n, H, W]. An image without a segment gets no prompt.
+            sizes: (height, width) of each image without padding.
+            generators: one an image, so that its prompts do not depend on the batch that it is in.
+        """
+        images = []
+        for masks, size, generator in zip(mask_labels, sizes, generators, strict=True):
+            clicked_mask, clicked = _choose_targets([masks], self.points, generator)
+            boxed_mask, boxed = _choose_targets([masks], self.boxes, generator)
+            points, boxes = torch.zeros((self.points, 2)), torch.zeros((self.boxes, 4))
+            if len(clicked[0]):
+                points = random_points(clicked[0], generator=generator)
+            if len(boxed[0]):
+                boxes = shake_boxes(mask_boxes(boxed[0]), size=size, generator=generator)
+            images.append((points, boxes, torch.cat([clicked_mask, boxed_mask], dim=1)[0], torch.cat(clicked + boxed)))
+        points, boxes, real, targets = zip(*images, strict=True)
+        prompt_mask = torch.stack(real)
+        labels = torch.where(prompt_mask[:, : self.points], 1, NO_POINT)
+        return Prompts(
+            points=torch.stack(points)[:, :, None] if self.points else None,
+            point_labels=labels[:, :, None] if self.points else None,
+            boxes=torch.stack(boxes) if self.boxes else None,
+            prompt_mask=prompt_mask,
+            mask_labels=list(targets),
+        )
 
 
 def sample_prompts(
@@ -139,7 +203,7 @@ def _choose_targets(
         masks = masks.bool()
         masks = masks[masks.flatten(1).any(1)]
         if len(masks):
-            rounds = -(-number // len(masks))
+            rounds = max(1, -(-number // len(masks)))
             order = [torch.randperm(len(masks), generator=generator, device=device) for _ in range(rounds)]
             masks = masks[torch.cat(order)[:number]]
             prompt_mask[image] = True

@@ -1,15 +1,24 @@
-"""Augmentations of a Sample, called explicitly with a seeded generator. Pixels and label maps get the same geometry."""
+"""Augmentations, called explicitly with a seeded generator. Pixels and label maps get the same geometry.
+
+What a clip's frames share is drawn once; a picture is a clip of one frame.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .sample import Sample, SampleDataset
+from .sample import Clip, Sample, SampleDataset
+
+ScaleLaw = Literal["log-uniform", "uniform"]
+Crops = Literal["shared", "independent", "moving"]
+Padding = Literal["around", "after"]
 
 IMAGE_MEAN = (123.675, 116.28, 103.53)
 IMAGE_STD = (58.395, 57.12, 57.375)
@@ -18,6 +27,10 @@ IMAGE_STD = (58.395, 57.12, 57.375)
 _LUMA = np.array([0.299, 0.587, 0.114])
 _RGB_TO_YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
+
+# How far a moving crop goes in one clip: of its room to move, and as a factor of its scale.
+_PAN = 0.35
+_ZOOM = 1.25
 
 
 def resize(sample: Sample, *, size: tuple[int, int], antialias: bool = False) -> Sample:
@@ -43,45 +56,60 @@ def horizontal_flip(sample: Sample) -> Sample:
 
 
 def large_scale_jitter(
-    sample: Sample,
+    frames: Sequence[Sample],
     generator: np.random.Generator,
     *,
     size: tuple[int, int],
     scale: tuple[float, float] = (0.8, 2.0),
+    scale_law: ScaleLaw = "log-uniform",
     aspect: float = 1.0,
+    crops: Crops = "shared",
+    padding: Padding = "around",
     antialias: bool | None = None,
-) -> Sample:
-    """Scales at random, then crops to `size`; where the image is smaller, the rest is mean colour and no segment.
+) -> list[Sample]:
+    """Scales at random, then crops to `size`.
 
     Args:
-        sample: of any size.
+        frames: of any one size. They share the scale.
         generator: source of randomness.
-        size: (height, width) of the result.
-        scale: range of the factor (log-uniform) over the scale at which the image just fits into `size`.
+        size: (height, width) of the crop.
+        scale: range of the factor over the scale at which the image just fits into `size`.
+        scale_law: how the factor is distributed; the original's is uniform.
         aspect: width and height are scaled by factors whose ratio is up to this (log-uniform); 1 keeps the shape.
+        crops: `shared` by the frames, `independent`ly drawn for each (the original's pseudo-clips), or `moving`: from
+            the first frame to the last, a crop glides and zooms, as a camera would.
+        padding: where the image is smaller than the crop, `around` puts it anywhere on a canvas of mean colour without
+            segments; `after` leaves the frames smaller than `size`, for `collate` to pad on the right and below.
         antialias: low-pass before shrinking; None tosses a coin, as photographs reach a model either way.
     """
-    height, width = sample.size
-    factor = min(size[0] / height, size[1] / width) * np.exp(generator.uniform(*np.log(scale)))
+    height, width = frames[0].size
+    factor = min(size[0] / height, size[1] / width)
+    if scale_law == "uniform":
+        factor *= generator.uniform(*scale)
+    else:
+        factor *= np.exp(generator.uniform(*np.log(scale)))
     stretch = np.exp(generator.uniform(-0.5, 0.5) * np.log(aspect))
-    rows, target_rows = _crop_span(height, size[0], factor / stretch, generator)
-    columns, target_columns = _crop_span(width, size[1], factor * stretch, generator)
+    zooms, places = _course(len(frames), generator, crops=crops)
     if antialias is None:
         antialias = bool(generator.random() < 0.5)
-    inner = (target_rows.stop - target_rows.start, target_columns.stop - target_columns.start)
-    pixels = _resize_pixels(sample.image[:, rows, columns], inner, antialias)
-    layers = _resize_layers(sample.segment_layers[:, rows, columns], inner)
-    if inner == size:
-        return replace(sample, image=pixels, segment_layers=layers)
-    image = torch.tensor(IMAGE_MEAN).round().to(torch.uint8).repeat(*size, 1).permute(2, 0, 1)
-    image[:, target_rows, target_columns] = pixels
-    segment_layers = torch.zeros((len(layers), *size), dtype=layers.dtype)
-    segment_layers[:, target_rows, target_columns] = layers
-    return replace(sample, image=image, segment_layers=segment_layers)
+    spans = [
+        (
+            _crop_span(height, size[0], factor * zoom / stretch, place[0], padding),
+            _crop_span(width, size[1], factor * zoom * stretch, place[1], padding),
+        )
+        for zoom, place in zip(zooms, places, strict=True)
+    ]
+    canvas = size
+    if padding == "after":
+        canvas = (max(rows[1].stop for rows, _ in spans), max(columns[1].stop for _, columns in spans))
+    return [
+        _view(frame, rows=rows, columns=columns, canvas=canvas, antialias=antialias)
+        for frame, (rows, columns) in zip(frames, spans, strict=True)
+    ]
 
 
 def colour_jitter(
-    sample: Sample,
+    frames: Sequence[Sample],
     generator: np.random.Generator,
     *,
     brightness: float = 0.3,
@@ -89,11 +117,11 @@ def colour_jitter(
     saturation: float = 0.3,
     hue: float = 0.05,
     grey_probability: float = 0.0,
-) -> Sample:
-    """Random brightness, contrast, saturation and hue, as one affine map of the colours.
+) -> list[Sample]:
+    """Random brightness, contrast, saturation and hue, as one affine map of the colours of all frames.
 
     Args:
-        sample: its segments stay as they are.
+        frames: their segments stay as they are.
         generator: source of randomness.
         brightness, contrast, saturation: each factor is uniform in 1 ± this.
         hue: the hue turns by up to ± this, in turns.
@@ -107,12 +135,14 @@ def colour_jitter(
     turn = saturated * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     chroma = np.eye(3)
     chroma[1:, 1:] = turn
-    matrix = bright * contrasted * (_YIQ_TO_RGB @ chroma @ _RGB_TO_YIQ)
-    pixels = sample.image.permute(1, 2, 0).to(torch.float32)
-    mean_luma = float(pixels.mean((0, 1)).numpy() @ _LUMA)
+    matrix = torch.from_numpy((bright * contrasted * (_YIQ_TO_RGB @ chroma @ _RGB_TO_YIQ)).T).to(torch.float32)
+    pixels = [frame.image.permute(1, 2, 0).to(torch.float32) for frame in frames]
+    mean_luma = float(np.mean([one.mean((0, 1)).numpy() @ _LUMA for one in pixels]))
     offset = bright * (1 - contrasted) * mean_luma + 0.5  # half a level: the conversion to uint8 cuts off
-    mapped = pixels @ torch.from_numpy(matrix.T).to(torch.float32)
-    return replace(sample, image=mapped.add_(offset).clamp_(0, 255).to(torch.uint8).permute(2, 0, 1))
+    return [
+        replace(frame, image=(one @ matrix).add_(offset).clamp_(0, 255).to(torch.uint8).permute(2, 0, 1))
+        for frame, one in zip(frames, pixels, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -121,18 +151,23 @@ class Augmentation:
 
     Attributes:
         size: (height, width) of the result.
-        scale, aspect: see `large_scale_jitter`.
+        scale, scale_law, aspect, crops, padding, antialias: see `large_scale_jitter`.
         flip_probability, colour_probability: how often each is applied.
         grey_probability: how often, of the coloured ones, all colour is taken away.
-        min_area: segments of fewer pixels after the crop are dropped.
-        attempts: crops that are tried until one holds a segment.
-        donors: pictures of the same vocabulary whose objects may be laid on top, augmented likewise; None for never.
+        min_area: segments of fewer pixels after the crop are dropped; objects of a clip, if it is so in every frame.
+        attempts: crops that are tried until one holds a segment; 1 takes any, as the original does.
+        donors: pictures of the same vocabulary whose objects may be laid on top of an image (not of a clip), augmented
+            likewise; None for never.
         paste_probability: how often that happens.
     """
 
     size: tuple[int, int] = (256, 256)
     scale: tuple[float, float] = (0.8, 2.0)
+    scale_law: ScaleLaw = "log-uniform"
     aspect: float = 1.2
+    crops: Crops = "shared"
+    padding: Padding = "around"
+    antialias: bool | None = None
     flip_probability: float = 0.5
     colour_probability: float = 0.8
     grey_probability: float = 0.05
@@ -148,22 +183,51 @@ class Augmentation:
         donor = self._single(self.donors[int(generator.integers(len(self.donors)))], generator)
         return copy_paste(sample, donor, generator, min_area=self.min_area)
 
-    def _single(self, sample: Sample, generator: np.random.Generator) -> Sample:
-        sample = self._crop(sample, generator)
+    def clip(self, clip: Clip, generator: np.random.Generator) -> Clip:
+        """The frames share scale, flip and colours; whether they share the crop is up to `crops`."""
+        frames = self._crop(clip, generator).frames
         if generator.random() < self.flip_probability:
-            sample = horizontal_flip(sample)
+            frames = [horizontal_flip(frame) for frame in frames]
         if generator.random() < self.colour_probability:
-            sample = colour_jitter(sample, generator, grey_probability=self.grey_probability)
-        return sample
+            frames = colour_jitter(frames, generator, grey_probability=self.grey_probability)
+        return Clip(tuple(frames))
 
-    def _crop(self, sample: Sample, generator: np.random.Generator) -> Sample:
-        cropped = sample
+    def _single(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        return self.clip(Clip((sample,)), generator).frames[0]
+
+    def _crop(self, clip: Clip, generator: np.random.Generator) -> Clip:
+        cropped = clip
         for _ in range(self.attempts):
-            cropped = large_scale_jitter(sample, generator, size=self.size, scale=self.scale, aspect=self.aspect)
-            cropped = cropped.with_areas_of_at_least(self.min_area)
+            frames = large_scale_jitter(
+                clip.frames,
+                generator,
+                size=self.size,
+                scale=self.scale,
+                scale_law=self.scale_law,
+                aspect=self.aspect,
+                crops=self.crops,
+                padding=self.padding,
+                antialias=self.antialias,
+            )
+            cropped = Clip(tuple(frames)).with_areas_of_at_least(self.min_area)
             if len(cropped.labels):
                 break
         return cropped
+
+
+ORIGINAL_AUGMENTATION = Augmentation(
+    size=(736, 1280),
+    scale=(0.8, 2.0),
+    scale_law="uniform",
+    aspect=1.0,
+    padding="after",
+    antialias=False,
+    colour_probability=0.0,
+    min_area=1,
+    attempts=1,
+)
+"""OMG-Seg's joint recipe. Its pseudo-clips have `crops="independent"`, Cityscapes `scale=(0.8, 1.5)`, ADE20K
+`scale=(0.1, 2.0)`, COCO-SAM that and `min_area=32`."""
 
 
 def copy_paste(
@@ -210,15 +274,52 @@ def normalise(image: Tensor) -> Tensor:
     return (image.to(torch.float32) - mean) / std
 
 
-def _crop_span(length: int, target: int, factor: float, generator: np.random.Generator) -> tuple[slice, slice]:
-    """Where a window of `target` pixels lies on one axis scaled by `factor`: slices of the source and of the target."""
+def _course(number: int, generator: np.random.Generator, *, crops: Crops) -> tuple[np.ndarray, np.ndarray]:
+    """Of each frame, the factor [T] of its scale and where [T, 2] in its vertical and horizontal room the crop lies."""
+    if crops == "independent":
+        return np.ones(number), generator.random((number, 2))
+    place = generator.random(2)
+    if crops == "shared":
+        return np.ones(number), np.tile(place, (number, 1))
+    time = np.linspace(0, 1, number)
+    end = np.clip(place + generator.uniform(-_PAN, _PAN, 2), 0, np.nextafter(1, 0))
+    return _ZOOM ** (time * generator.uniform(-1, 1)), place + time[:, None] * (end - place)
+
+
+def _crop_span(length: int, target: int, factor: float, place: float, padding: Padding) -> tuple[slice, slice]:
+    """Where a window of `target` pixels lies on one axis scaled by `factor`: slices of the source and of the target.
+
+    `place`, at least 0 and less than 1, says where in the room there is.
+    """
     window = max(1, round(target / factor))
     if window <= length:
-        start = int(generator.integers(0, length - window + 1))
+        start = int(place * (length - window + 1))
         return slice(start, start + window), slice(0, target)
     inner = min(target, max(1, round(length * factor)))
-    start = int(generator.integers(0, target - inner + 1))
+    start = int(place * (target - inner + 1)) if padding == "around" else 0
     return slice(0, length), slice(start, start + inner)
+
+
+def _view(
+    sample: Sample,
+    *,
+    rows: tuple[slice, slice],
+    columns: tuple[slice, slice],
+    canvas: tuple[int, int],
+    antialias: bool,
+) -> Sample:
+    """A part of a sample, scaled to a part of a canvas (both of each axis); the rest is mean colour."""
+    source, target = (..., rows[0], columns[0]), (..., rows[1], columns[1])
+    inner = (rows[1].stop - rows[1].start, columns[1].stop - columns[1].start)
+    pixels = _resize_pixels(sample.image[source], inner, antialias)
+    layers = _resize_layers(sample.segment_layers[source], inner)
+    if inner == canvas:
+        return replace(sample, image=pixels, segment_layers=layers)
+    image = torch.tensor(IMAGE_MEAN).round().to(torch.uint8).repeat(*canvas, 1).permute(2, 0, 1)
+    image[target] = pixels
+    segment_layers = torch.zeros((len(layers), *canvas), dtype=layers.dtype)
+    segment_layers[target] = layers
+    return replace(sample, image=image, segment_layers=segment_layers)
 
 
 def _resize_pixels(image: Tensor, size: tuple[int, int], antialias: bool) -> Tensor:

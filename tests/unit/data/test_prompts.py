@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from omgvision.data.prompts import (
+    PromptSampling,
     central_points,
     jitter_boxes,
     mask_boxes,
     random_points,
     sample_box_prompts,
     sample_prompts,
+    shake_boxes,
 )
 from omgvision.data.sample import NO_POINT
 
@@ -97,3 +99,53 @@ def test_sampled_boxes(masks: Tensor) -> None:
     assert prompts.boxes is not None
     assert torch.equal(prompts.boxes[0], mask_boxes(prompts.mask_labels[0]))
     assert prompts.boxes[1].tolist() == [[30, 23, 31, 24]] * 4
+
+
+def test_original_noise_trembles_around_the_box() -> None:
+    boxes = torch.tensor([[20.0, 30.0, 60.0, 50.0]]).repeat(400, 1)
+    moved = shake_boxes(boxes, size=(100, 200), generator=seeded())
+    centre, extent = (moved[:, :2] + moved[:, 2:]) / 2, moved[:, 2:] - moved[:, :2]
+    off_centre = (centre - torch.tensor([40.0, 40.0])).abs().amax(0)
+    off_extent = (extent - torch.tensor([40.0, 20.0])).abs().amax(0)
+    # 0.4 · 0.01 of half the extent, and of the extent.
+    assert off_centre.tolist() == pytest.approx([0.08, 0.04], rel=0.05)
+    assert off_extent.tolist() == pytest.approx([0.16, 0.08], rel=0.05)
+    whole = shake_boxes(torch.tensor([[0.0, 0.0, 200.0, 100.0]]).repeat(50, 1), size=(100, 200), generator=seeded())
+    assert float((whole[:, 2:] - whole[:, :2]).amax(0)[0]) <= 200
+
+
+def test_prompts_of_a_part_are_the_originals_by_default(masks: Tensor) -> None:
+    nothing = torch.zeros(0, 24, 31, dtype=torch.bool)
+    prompts = PromptSampling().draw([masks, nothing], sizes=[(24, 31)] * 2, generators=[seeded(1), seeded(2)])
+    assert prompts.points is not None and prompts.point_labels is not None
+    assert prompts.boxes is None
+    assert prompts.points.shape == (2, 20, 1, 2)
+    assert [len(targets) for targets in prompts.mask_labels] == [20, 0]
+    assert prompts.prompt_mask.tolist() == [[True] * 20, [False] * 20]
+    assert bool(values_at(prompts.mask_labels[0], prompts.points[0, :, 0]).all())
+    assert prompts.point_labels[:, :, 0].tolist() == [[1] * 20, [NO_POINT] * 20]
+    taken = [sum(bool(torch.equal(mask, target)) for target in prompts.mask_labels[0]) for mask in masks]
+    assert sorted(taken) == [2, 3, 3, 3, 3, 3, 3], "tiled, then cut"
+
+
+def test_prompts_of_an_image_do_not_depend_on_its_batch(masks: Tensor) -> None:
+    sampling = PromptSampling(points=3, boxes=2)
+    both = sampling.draw([masks, masks[2:]], sizes=[(24, 31)] * 2, generators=[seeded(1), seeded(2)])
+    alone = sampling.draw([masks[2:]], sizes=[(24, 31)], generators=[seeded(2)])
+    assert both.points is not None and both.boxes is not None
+    assert alone.points is not None and alone.boxes is not None
+    assert torch.equal(both.points[1], alone.points[0])
+    assert torch.equal(both.boxes[1], alone.boxes[0])
+    assert torch.equal(both.mask_labels[1], alone.mask_labels[0])
+    assert both.prompt_mask.shape == (2, 5)
+    assert [len(targets) for targets in both.mask_labels] == [5, 5]
+    tight = mask_boxes(both.mask_labels[0][3:])
+    assert float((both.boxes[0] - tight).abs().max()) < 0.004 * 31, "boxes come after the points"
+
+
+def test_boxes_alone_and_nothing_at_all(masks: Tensor) -> None:
+    prompts = PromptSampling(points=0, boxes=4).draw([masks], sizes=[(24, 31)], generators=[seeded()])
+    assert prompts.points is None and prompts.point_labels is None
+    assert prompts.boxes is not None and prompts.boxes.shape == (1, 4, 4)
+    with pytest.raises(ValueError, match="at least one"):
+        PromptSampling(points=0)
