@@ -135,6 +135,7 @@ class SampleDataset(Protocol):
     def __getitem__(self, index: int, /) -> Sample: ...
 
 
+@runtime_checkable
 class ClipDataset(Protocol):
     """What every reader of videos is. One item a video; which frames are taken is drawn by the generator."""
 

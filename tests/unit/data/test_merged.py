@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
 from omgvision.data import PseudoClips, Sample, SyntheticScenes, load_class_list
+from omgvision.data.class_lists import ClassListName
 from omgvision.data.merged import Relabelled, RelabelledClips, merge_vocabularies, relabelled, spelt_alike
 from omgvision.data.sample import layers_from_masks
 
@@ -103,3 +106,29 @@ def test_wrapped_datasets() -> None:
     assert [merged.names[label] for label in images[1].labels] == [scenes.names[label] for label in scenes[1].labels]
     assert torch.equal(images[1].labels, frame.labels)
     assert images[1].names == frame.names == merged.names
+
+
+@pytest.mark.parametrize(
+    ("lists", "ours", "originals"),
+    [
+        (("coco", "youtube_vis_2019", "vipseg", "cityscapes"), (138, 102), (136, 101)),
+        (("coco", "youtube_vis_2019", "youtube_vis_2021", "vipseg", "cityscapes"), (141, 102), (139, 101)),
+        (
+            ("coco", "ade20k", "youtube_vis_2019", "youtube_vis_2021", "vipseg", "cityscapes"),
+            (200, 124),
+            (196, 124),
+        ),
+    ],
+)
+def test_counts_of_the_joint_recipes(
+    lists: tuple[ClassListName, ...],
+    ours: tuple[int, int],
+    originals: tuple[int, int],
+    record_property: Callable[[str, object], None],
+) -> None:
+    """Near the original's (facts, section 13), whose lists have synonyms that the datasets' own names lack."""
+    classes = [load_class_list(name) for name in lists]
+    merged = merge_vocabularies([(one.names, one.things) for one in classes])
+    record_property("counts", f"{' + '.join(lists)}: {merged.counts}, the original {originals}")
+    assert merged.counts == ours
+    assert np.abs(np.subtract(merged.counts, originals)).max() <= 4
