@@ -9,10 +9,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
 FIXTURES = Path(__file__).parent / "fixtures" / "omg_seg"
+METRICS = FIXTURES.parent / "metrics", Path(__file__).parents[2] / "shared" / "golden" / "metrics"
+"""Inputs of the official evaluation tools and the numbers that they print: in the repository, or beside it (all)."""
+
+
+def metrics(name: str) -> Path:
+    """The folder of recorded metrics called `name`; the test is skipped where it is not at hand."""
+    for folder in METRICS:
+        if (folder / name).is_dir():
+            return folder / name
+    pytest.skip(f"no recorded metrics {name} in {METRICS[0]} or {METRICS[1]}")
 
 
 def path(name: str) -> Path:

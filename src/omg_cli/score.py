@@ -3,9 +3,9 @@
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -52,13 +52,151 @@ def coco_panoptic(
     _report(score(gt, pred, unseen=names, workers=workers), out)
 
 
-def _report(numbers: Mapping[str, float | None], out: Path | None, *, counts: Sequence[str] = ()) -> None:
+@app.command("coco-instances")
+def coco_instances(
+    gt: GroundTruth,
+    pred: Predictions,
+    iou_type: Annotated[Literal["segm", "bbox"], typer.Option(help="Compare masks or boxes.")] = "segm",
+    class_agnostic: Annotated[bool, typer.Option("--class-agnostic", help="Take all categories for one.")] = False,
+    out: Report = None,
+) -> None:
+    """AP and AR of masks or boxes, by pycocotools."""
+    from omgvision.evaluation.scores.average_precision import score
+
+    options.quiet_libraries()
+    _report(score(gt, pred, kind=iou_type, by_category=not class_agnostic), out)
+
+
+@app.command("ade20k-semantic")
+def ade20k_semantic(gt: GroundTruth, pred: Predictions, workers: Workers, out: Report = None) -> None:
+    """mIoU and pixel accuracy of ADE20K's 150 classes, from folders of label PNG files (0 does not count)."""
+    from omgvision.evaluation.scores.mean_iou import score_ade20k
+
+    options.quiet_libraries()
+    _report(score_ade20k(gt, pred, workers=workers), out)
+
+
+@app.command("cityscapes-panoptic")
+def cityscapes_panoptic(gt: GroundTruth, pred: Predictions, workers: Workers, out: Report = None) -> None:
+    """PQ, SQ, RQ of Cityscapes."""
+    from omgvision.evaluation.scores.cityscapes import score_panoptic
+
+    options.quiet_libraries()
+    _report(score_panoptic(gt, pred, workers=workers), out)
+
+
+@app.command("cityscapes-semantic")
+def cityscapes_semantic(gt: GroundTruth, pred: Predictions, workers: Workers, out: Report = None) -> None:
+    """IoU and instance-weighted IoU of Cityscapes' classes and categories."""
+    from omgvision.evaluation.scores.cityscapes import score_semantic
+
+    options.quiet_libraries()
+    _report(score_semantic(gt, pred, workers=workers), out)
+
+
+@app.command("cityscapes-instances")
+def cityscapes_instances(gt: GroundTruth, pred: Predictions, workers: Workers, out: Report = None) -> None:
+    """AP and AP50 of Cityscapes' objects, from text files and mask PNG files."""
+    from omgvision.evaluation.scores.cityscapes import score_instances
+
+    options.quiet_libraries()
+    _report(score_instances(gt, pred, workers=workers), out)
+
+
+@app.command("clicks")
+def clicks(
+    gt: GroundTruth,
+    pred: Predictions,
+    max_clicks: Annotated[int, typer.Option(min=1, help="Most that an object gets.")] = 20,
+    out: Report = None,
+) -> None:
+    """IoU at k clicks and NoC@80/85/90, from the masks (or IoU values) after each click."""
+    from omgvision.evaluation.scores.click_iou import score
+
+    options.quiet_libraries()
+    _report(score(gt, pred, clicks=max_clicks), out, plain=("NoC@", "over_max@"))
+
+
+@app.command("vpq")
+def vpq(gt: GroundTruth, pred: Predictions, workers: Workers, out: Report = None) -> None:
+    """VPQ of VIPSeg over windows of 1, 2, 4, 6 and 8 frames."""
+    from omgvision.evaluation.scores.video_panoptic_quality import score
+
+    options.quiet_libraries()
+    _report(score(gt, pred, workers=workers), out)
+
+
+@app.command("stq")
+def stq(gt: GroundTruth, pred: Predictions, workers: Workers, out: Report = None) -> None:
+    """STQ, AQ, SQ of VIPSeg's files."""
+    from omgvision.evaluation.scores.segmentation_tracking_quality import score
+
+    options.quiet_libraries()
+    _report(score(gt, pred, workers=workers), out)
+
+
+@app.command("youtube-vis")
+def youtube_vis(
+    gt: GroundTruth,
+    pred: Predictions,
+    workers: Workers,
+    class_agnostic: Annotated[bool, typer.Option("--class-agnostic", help="Take all categories for one.")] = False,
+    out: Report = None,
+) -> None:
+    """AP and AR of tracks (YouTube-VIS, OVIS)."""
+    from omgvision.evaluation.scores.video_average_precision import score
+
+    options.quiet_libraries()
+    _report(score(gt, pred, by_category=not class_agnostic, workers=workers), out)
+
+
+@app.command("vspw")
+def vspw(
+    gt: GroundTruth,
+    pred: Predictions,
+    workers: Workers,
+    from_one: Annotated[
+        bool, typer.Option("--from-one", help="True classes start at 1, 0 is void: VSPW's own numbering.")
+    ] = False,
+    out: Report = None,
+) -> None:
+    """mIoU, FWIoU and video consistency (VC8, VC16) of VSPW."""
+    from omgvision.evaluation.scores.video_consistency import score
+
+    options.quiet_libraries()
+    _report(score(gt, pred, from_one=from_one, workers=workers), out)
+
+
+Split = Annotated[str, typer.Option(metavar="NAME", help="Which list of sequences in ImageSets/2017.")]
+
+
+@app.command("davis")
+def davis(gt: GroundTruth, pred: Predictions, workers: Workers, split: Split = "val", out: Report = None) -> None:
+    """J, F and J&F of DAVIS, semi-supervised: the first frame is given."""
+    from omgvision.evaluation.scores.davis import score
+
+    options.quiet_libraries()
+    _report(score(gt, pred, split=split, workers=workers), out)
+
+
+@app.command("davis-unsupervised")
+def davis_unsupervised(
+    gt: GroundTruth, pred: Predictions, workers: Workers, split: Split = "val", out: Report = None
+) -> None:
+    """J, F and J&F of DAVIS, unsupervised: up to 20 proposals, best assignment."""
+    from omgvision.evaluation.scores.davis import score
+
+    options.quiet_libraries()
+    _report(score(gt, pred, protocol="unsupervised", split=split, workers=workers), out)
+
+
+def _report(numbers: Mapping[str, float | None], out: Path | None, *, plain: tuple[str, ...] = ()) -> None:
     """Prints the table in percent and the JSON line; writes the report.
 
     Args:
         numbers: Name → fraction, NaN or None where there is none. "AP/person" is one class's: for the report alone.
         out: Where the report goes.
-        counts: Names whose values are no fractions: printed as they are.
+        plain: Beginnings of names whose values are no fractions: printed as they are.
     """
     defined = {
         name: None if value is None or not math.isfinite(value) else float(value) for name, value in numbers.items()
@@ -68,7 +206,7 @@ def _report(numbers: Mapping[str, float | None], out: Path | None, *, counts: Se
     headline = {name: value for name, value in defined.items() if "/" not in name}
     width = max(map(len, headline))
     for name, value in headline.items():
-        shown = "–" if value is None else f"{value:.2f}" if name in counts else f"{100 * value:.2f}"
+        shown = "–" if value is None else f"{value:.2f}" if name.startswith(plain) else f"{100 * value:.2f}"
         print(f"{name:{width}s}  {shown:>7s}")
     print(json.dumps(headline))
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+from omgvision.evaluation.metric import PerSample
+
 
 def mask_iou(prediction: np.ndarray, target: np.ndarray, *, ignore: np.ndarray | None = None) -> float:
     """Intersection over union of two bool [H, W]; 1 when both are empty. Pixels of `ignore` do not count."""
@@ -51,37 +53,44 @@ def distance_inside(mask: np.ndarray) -> np.ndarray:
     return np.asarray(ndimage.distance_transform_edt(np.pad(mask, 1)))[1:-1, 1:-1]
 
 
-class ClickIoU:
-    """Mean IoU after the first, second, … click, over objects.
+class ClickIoU(PerSample[list[float]]):
+    """Keeps, of every object, its IoU after the first, second, … click.
 
     Args:
-        clicks: Longest sequence that is kept.
+        clicks: Most that an object gets.
     """
 
     def __init__(self, clicks: int):
+        super().__init__()
         self.clicks = clicks
-        self.ious: list[list[float]] = []
 
-    def update(self, ious: Sequence[float]) -> None:
-        """Adds an object: its IoU after each click.
+    def update(self, sample_id: str, ious: Sequence[float]) -> None:
+        """Adds an object: its IoU after each click. With fewer than `clicks` it was done, and keeps the last.
 
         Raises:
-            ValueError: Not one value a click.
+            ValueError: No value, too many, or one that is no IoU.
         """
-        if len(ious) != self.clicks:
-            raise ValueError(f"ious: expected one for each of {self.clicks} clicks, got {len(ious)}")
-        self.ious.append(list(ious))
+        if not 1 <= len(ious) <= self.clicks:
+            raise ValueError(f"ious: expected 1 to {self.clicks}, one a click, got {len(ious)} ({sample_id})")
+        wrong = [iou for iou in ious if not 0 <= iou <= 1]
+        if wrong:
+            raise ValueError(f"ious: expected 0 to 1, got {wrong[0]} ({sample_id})")
+        self.add(sample_id, list(ious))
 
     def compute(self) -> dict[str, float]:
         """`IoU@1` … `IoU@k`; NaN without objects."""
-        if not self.ious:
-            return {f"IoU@{count}": float("nan") for count in range(1, self.clicks + 1)}
-        means = np.asarray(self.ious).mean(0)
-        return {f"IoU@{count}": float(mean) for count, mean in enumerate(means, start=1)}
+        rows = [ious + ious[-1:] * (self.clicks - len(ious)) for ious in self.ordered()]
+        means = np.mean(rows, axis=0).tolist() if rows else [float("nan")] * self.clicks
+        return {f"IoU@{count}": mean for count, mean in enumerate(means, start=1)}
+
+    def clicks_needed(self, iou: float) -> list[int]:
+        """Clicks of each object until `iou` is reached; `clicks` for one that never reaches it, as in RITM."""
+        return [
+            next((count for count, value in enumerate(ious, start=1) if value >= iou), self.clicks)
+            for ious in self.ordered()
+        ]
 
     def number_of_clicks(self, iou: float) -> float:
-        """Mean number of clicks until `iou` is reached; an object that never reaches it counts `clicks` (NoC)."""
-        needed = [
-            next((count for count, value in enumerate(one, start=1) if value >= iou), self.clicks) for one in self.ious
-        ]
-        return float(np.mean(needed))
+        """NoC: mean of `clicks_needed`; NaN without objects."""
+        needed = self.clicks_needed(iou)
+        return sum(needed) / len(needed) if needed else float("nan")

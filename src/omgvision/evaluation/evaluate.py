@@ -129,13 +129,12 @@ def average_precision(segmenter: Segmenter, annotations: Path, *, images: Path) 
     precision = AveragePrecision(truth)
     for entry in truth["images"]:
         image = Image.open(images / entry["file_name"]).convert("RGB")
-        precision.update([_detection(entry["id"], *found) for found in segmenter.instances(image)])
+        precision.update(str(entry["id"]), [_detection(*found) for found in segmenter.instances(image)])
     return precision.compute()
 
 
-def _detection(image: int, category: int, score: float, mask: np.ndarray) -> dict[str, Any]:
+def _detection(category: int, score: float, mask: np.ndarray) -> dict[str, Any]:
     return {
-        "image_id": image,
         "category_id": category,
         "score": score,
         "segmentation": coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)),
@@ -149,7 +148,7 @@ def mean_iou(
     quality = MeanIoU(num_classes, ignore=void)
     for path in images:
         target = np.asarray(Image.open(labels / f"{path.stem}.png"))
-        quality.update(segmenter.camvid(Image.open(path).convert("RGB")), target)
+        quality.update(path.stem, segmenter.camvid(Image.open(path).convert("RGB")), target)
     return quality.compute()
 
 
@@ -169,7 +168,7 @@ def click_iou(
         opened = segmenter.open(picture(sample))
         pictures += 1
         for target in masks:
-            quality.update(click_through(opened, target, clicks=clicks))
+            quality.update(str(len(boxes)), click_through(opened, target, clicks=clicks))
             boxes.append(mask_iou(opened.box(box_of(target)), target))
     count = {"objects": float(len(boxes)), "pictures": float(pictures)}
     return {**quality.compute(), "box IoU": float(np.mean(boxes)), **count}

@@ -60,11 +60,10 @@ class Probe:
         for name, batches in self.semantic.items():
             quality = MeanIoU(len(batches[0].names), ignore=VOID)
             embeddings = objective.encode_names(batches[0].names, templates=objective.templates[:1])
-            for batch in batches:
-                for prediction, target in zip(
-                    semantic_maps(objective, batch, embeddings), label_maps(batch), strict=True
-                ):
-                    quality.update(prediction, target)
+            for number, batch in enumerate(batches):
+                maps = zip(semantic_maps(objective, batch, embeddings), label_maps(batch), strict=True)
+                for index, (prediction, target) in enumerate(maps):
+                    quality.update(f"{number} {index}", prediction, target)
             numbers |= {f"{name} {key}": value for key, value in quality.compute().items()}
         return numbers | click_quality(objective, self.clicks, clicks=self.clicks_per_object)
 
@@ -92,7 +91,7 @@ def semantic_maps(objective: SegmentationObjective, batch: Batch, embeddings: Te
 def click_quality(objective: SegmentationObjective, batches: Sequence[Batch], *, clicks: int) -> dict[str, float]:
     """IoU of the largest object of every image after each simulated click, at stride 4."""
     quality = ClickIoU(clicks)
-    for batch in batches:
+    for number, batch in enumerate(batches):
         batch = moved(batch, objective.model.device)
         largest = [masks[masks.flatten(1).sum(1).argmax()] for masks in batch.mask_labels]
         targets = [mask[2::4, 2::4].cpu().numpy() for mask in largest]
@@ -117,6 +116,6 @@ def click_quality(objective: SegmentationObjective, batches: Sequence[Batch], *,
             masks = [mask[0] for mask in (output.masks_queries_logits > 0).cpu().numpy()]
             for index, (target, mask) in enumerate(zip(targets, masks, strict=True)):
                 ious[index].append(mask_iou(mask, target))
-        for one in ious:
-            quality.update(one)
+        for index, one in enumerate(ious):
+            quality.update(f"{number} {index}", one)
     return {f"click {name}": value for name, value in quality.compute().items()}

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from PIL import UnidentifiedImageError
+import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 Content = TypeVar("Content")
 
@@ -45,13 +46,28 @@ def read(reader: Callable[[Path], Content], path: Path) -> Content:
         raise ValueError(f"{path}: expected a PNG file, got {_reason(error)}") from None
 
 
+def read_labels(path: Path) -> np.ndarray:
+    """The values of a grey PNG of 8 or 16 bits, [H, W].
+
+    Raises:
+        ValueError: Several channels.
+    """
+    with Image.open(path) as image:
+        values = np.asarray(image)
+    if values.ndim != 2:
+        raise ValueError(f"{path}: expected one channel, got {values.shape[-1]}")
+    return values
+
+
 @contextmanager
 def complete(path: Path) -> Iterator[None]:
-    """Inside, an entry that lacks a key and a ValueError become errors that name the file."""
+    """Inside, an entry that lacks a key or has another form, and any ValueError, become errors that name the file."""
     try:
         yield
     except KeyError as error:
         raise ValueError(f"{path}: expected every entry to have {error}, got one without") from None
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected entries of the official form, got another one ({error})") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -1,0 +1,62 @@
+"""IoU at k clicks and number of clicks, from masks or IoU values after each click.
+
+There is no official file format. This one is `{"samples": [{"id": …, …}, …]}` on both sides: ground truth with a
+run-length mask `gt` and perhaps `ignore`; predictions with run-length `masks`, one after each click, or `ious` if who
+clicked has measured them already. Sequences may end early, when the object was good enough.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from omgvision.evaluation.click_iou import ClickIoU, mask_iou
+from omgvision.evaluation.run_lengths import compressed
+from omgvision.evaluation.scores.files import complete, read_json
+
+THRESHOLDS = (80, 85, 90)
+"""Per cent of IoU at which clicks are counted, as is usual."""
+
+
+def score(ground_truth: Path, predictions: Path, *, clicks: int = 20) -> dict[str, float]:
+    """`IoU@1` … `IoU@20`, `NoC@80`, `NoC@85`, `NoC@90`, and `over_max@80` …: objects that used all clicks up.
+
+    Args:
+        clicks: Most that an object may get.
+
+    Raises:
+        ValueError: A file that is missing or broken, an object without prediction, a mask of another size.
+    """
+    objects, guesses = (read_json(path, keys={"samples": list})["samples"] for path in (ground_truth, predictions))
+    if not objects:
+        raise ValueError(f"{ground_truth}: expected samples, got none")
+    metric = ClickIoU(clicks)
+    with complete(predictions):
+        by_id = {entry["id"]: entry for entry in guesses}
+    for entry in objects:
+        with complete(ground_truth):
+            identity, runs, ignored = entry["id"], entry["gt"], entry.get("ignore")
+            size = tuple(runs["size"])
+            target = _decode(runs, size)
+            ignore = None if ignored is None else _decode(ignored, size)
+        if identity not in by_id:
+            raise ValueError(f"{predictions}: expected a prediction for every sample, got none for {identity}")
+        with complete(predictions):
+            guess = by_id[identity]
+            if "masks" in guess:
+                ious = [mask_iou(_decode(mask, size), target, ignore=ignore) for mask in guess["masks"]]
+            else:
+                ious = guess["ious"]
+            metric.update(str(identity), ious)
+    numbers = metric.compute()
+    for threshold in THRESHOLDS:
+        needed = metric.clicks_needed(threshold / 100)
+        numbers[f"NoC@{threshold}"] = metric.number_of_clicks(threshold / 100)
+        numbers[f"over_max@{threshold}"] = float(needed.count(clicks))
+    return numbers
+
+
+def _decode(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+    tools: Any = coco_mask
+    return tools.decode(compressed(segmentation, size=size)).astype(bool)
