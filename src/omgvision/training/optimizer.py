@@ -1,7 +1,7 @@
 """AdamW's parameter groups, the course of the learning rate, and the averaged weights."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,13 +10,16 @@ from torch import Tensor, nn
 from omgvision.training.recipe import OptimizerSettings
 
 DECAYED_MODULES = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+UNDECAYED_NAMES = ("query_features", "query_positions", "level_embed")
+"""The original's query_feat, query_embed and level_embed."""
 
 
 def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict]:
     """Trainable parameters by learning rate and weight decay.
 
-    Only matrices of linear, convolution and attention layers decay; embeddings, norms, biases and learned queries do
-    not. Modules called `backbone` and `text_model` have their own multiple of the learning rate.
+    Modules called `backbone` and `text_model` have their own multiple of the learning rate; `settings.decayed` says
+    what decays.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     seen: set[int] = set()
@@ -31,7 +34,10 @@ def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict
                 factor = settings.backbone_factor
             elif "text_model" in parts:
                 factor = settings.text_factor
-            decays = isinstance(module, DECAYED_MODULES) and parameter.ndim > 1 and not name.endswith("bias")
+            if settings.decayed == "original":
+                decays = not isinstance(module, NORMS) and name not in UNDECAYED_NAMES
+            else:
+                decays = isinstance(module, DECAYED_MODULES) and parameter.ndim > 1 and not name.endswith("bias")
             groups.setdefault((factor, settings.weight_decay if decays else 0.0), []).append(parameter)
     return [
         {
@@ -67,46 +73,39 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 class AveragedWeights:
-    """Exponential moving average of a model's parameters.
+    """Exponential moving average of trainable parameters, in float32.
 
     The decay at update n is min(decay, (1 + n) / (10 + n)), so that a short run is not dominated by its first weights.
+
+    Args:
+        tensors: What this process holds of the parameters (`Sharding.local`).
+        decay: Of a long run; 0 keeps the parameters themselves.
     """
 
-    def __init__(self, model: nn.Module, decay: float):
+    def __init__(self, tensors: Sequence[Tensor], decay: float):
         self.decay = decay
         self.updates = 0
-        self.names = [name for name, _ in model.named_parameters()]
-        self.values = [parameter.detach().clone() for parameter in model.parameters()]
+        self.values = [tensor.float().clone() for tensor in tensors]
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self, tensors: Sequence[Tensor]) -> None:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for value, parameter in zip(self.values, model.parameters(), strict=True):
-            value.lerp_(parameter.detach(), 1 - decay)
+        for value, tensor in zip(self.values, tensors, strict=True):
+            value.lerp_(tensor.float(), 1 - decay)
 
     @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
-        """Within the context the model carries the averaged weights."""
-        self._swap(model)
+    def applied(self, tensors: Sequence[Tensor]) -> Iterator[None]:
+        """Within the context the parameters carry their averages."""
+        self._swap(tensors)
         try:
             yield
         finally:
-            self._swap(model)
+            self._swap(tensors)
 
     @torch.no_grad()
-    def _swap(self, model: nn.Module) -> None:
-        for value, parameter in zip(self.values, model.parameters(), strict=True):
-            kept = parameter.detach().clone()
-            parameter.copy_(value)
+    def _swap(self, tensors: Sequence[Tensor]) -> None:
+        for value, tensor in zip(self.values, tensors, strict=True):
+            kept = tensor.clone()
+            tensor.copy_(value)
             value.copy_(kept)
-
-    def state_dict(self) -> dict[str, Tensor | int]:
-        return {"updates": self.updates, **dict(zip(self.names, self.values, strict=True))}
-
-    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
-        self.updates = int(state["updates"])
-        for name, value in zip(self.names, self.values, strict=True):
-            saved = state[name]
-            assert isinstance(saved, Tensor)
-            value.copy_(saved)

@@ -5,6 +5,7 @@ own, and refuses what does not exist or does not fit.
 """
 
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -36,7 +37,10 @@ class OptimizerSettings:
 
     Attributes:
         learning_rate: Peak rate.
-        weight_decay: On matrices of linear and convolution layers alone.
+        base_batch_size: Samples a step that the rate is meant for; other numbers scale it in proportion. None: any.
+        weight_decay: On what `decayed` says.
+        decayed: `matrices` of linear and convolution layers alone; or as the `original`, everything but norms, learned
+            queries and the decoder's level embedding.
         backbone_factor, text_factor: Multipliers of the rate for `backbone` and `text_model`.
         clip_norm: Largest norm of the whole gradient.
         schedule: `cosine` falls to `final_factor` at the end; `steps` multiplies by 0.1 at each of `milestones`, as the
@@ -46,7 +50,9 @@ class OptimizerSettings:
     """
 
     learning_rate: float = 1e-4
+    base_batch_size: int | None = None
     weight_decay: float = 0.05
+    decayed: Literal["matrices", "original"] = "matrices"
     betas: tuple[float, float] = (0.9, 0.999)
     backbone_factor: float = 0.1
     text_factor: float = 1.0
@@ -87,7 +93,7 @@ class Recipe:
     Attributes:
         name: Name of the recipe and of the weights that it makes.
         data: Folder that holds the data sets.
-        out: Folder of the run: `checkpoint.pt`, `log.jsonl`, `weights/`.
+        out: Folder of the run: `checkpoints/`, `log.jsonl`, `tensorboard/`, `weights/`.
         steps: Optimizer steps of the whole run; 0 where `epochs` decides.
         epochs: When given, `steps` follows from the size of the mixture: every sample, with its repeats, this often.
         commercial_only: Leave out every picture whose licence forbids commercial use or is not stated.
@@ -138,8 +144,13 @@ class Recipe:
             raise ValueError(f"stages: expected shares that add up to 1, got {total:g}")
         if self.steps < (1 if self.epochs is None else 0):
             raise ValueError(f"steps: expected at least 1, got {self.steps}")
-        if self.minutes is not None and self.minutes <= 0:
-            raise ValueError(f"minutes: expected a positive number, got {self.minutes:g}")
+        for name in ("minutes", "epochs"):
+            number = self.__dict__[name]
+            if number is not None and number <= 0:
+                raise ValueError(f"{name}: expected a positive number, got {number:g}")
+        for name in ("accumulation", "keep_checkpoints"):
+            if self.__dict__[name] < 1:
+                raise ValueError(f"{name}: expected at least 1, got {self.__dict__[name]}")
 
     def stage_at(self, share: float) -> int:
         """Index of the stage that `share` (0 at the start, 1 at the end) falls into."""
@@ -149,6 +160,66 @@ class Recipe:
             if share < reached - 1e-9:
                 return index
         return len(self.stages) - 1
+
+    def with_steps(self, samples_per_epoch: int, *, processes: int) -> "Recipe":
+        """The recipe with `steps` counted from `epochs`; as it is where it says its steps itself.
+
+        Args:
+            samples_per_epoch: Of the mixture, with repeats.
+            processes: That each draw a batch for every micro-batch.
+        """
+        if self.epochs is None:
+            return self
+        samples_per_step = sum(stage.share * stage.batch_size for stage in self.stages) * self.accumulation * processes
+        return replace(self, steps=math.ceil(self.epochs * samples_per_epoch / samples_per_step), epochs=None)
+
+    def fingerprint(self, *, processes: int) -> dict[str, str]:
+        """What must be the same in all sessions of a run, as names and texts.
+
+        How a step's samples are divided into batches, micro-batches and processes may change, and so may whatever the
+        weights do not depend on (`FREE`).
+        """
+        settings = flat(self)
+        micro_batches = self.accumulation * processes
+        kept = {name: text for name, text in settings.items() if name.split(".")[0] not in FREE}
+        kept["samples a step"] = ",".join(str(stage.batch_size * micro_batches) for stage in self.stages)
+        kept["stages"] = " ".join(f"{stage.size[0]}x{stage.size[1]}:{stage.share:g}" for stage in self.stages)
+        return kept
+
+
+FREE = (
+    "data",
+    "out",
+    "stages",
+    "accumulation",
+    "minutes",
+    "precision",
+    "gradient_checkpointing",
+    "strict",
+    "keep_checkpoints",
+    "workers",
+    "log_every",
+    "checkpoint_every",
+    "evaluate_every",
+)
+"""Settings that may change when a run continues: where things lie, how long the clock runs, how it is computed."""
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """Dotted field names of a (nested) dataclass → their values as text, as `override` takes them where it can."""
+    texts: dict[str, str] = {}
+    for item in fields(value):
+        inner = value.__dict__[item.name]
+        name = f"{prefix}{item.name}"
+        if is_dataclass(inner):
+            texts |= flat(inner, f"{name}.")
+        elif isinstance(inner, tuple):
+            texts[name] = ",".join(map(str, inner))
+        elif isinstance(inner, bool):
+            texts[name] = str(inner).lower()
+        else:
+            texts[name] = str(inner)
+    return texts
 
 
 def override(recipe: T, changes: Mapping[str, str]) -> T:

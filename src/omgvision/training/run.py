@@ -5,49 +5,70 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import PartialState
 
+from omgvision.data.mixture import Mixture
 from omgvision.training.objective import SegmentationObjective
+from omgvision.training.pictures import ProbePictures
+from omgvision.training.probe import Probe
 from omgvision.training.recipe import Recipe, override
 from omgvision.training.recipes import nano
-from omgvision.training.trainer import BatchSource, Evaluate, train
+from omgvision.training.trainer import PATIENCE, train
 
 logger = logging.getLogger(__name__)
 
+R = TypeVar("R", bound=Recipe)
+
+LAUNCH_FILES = Path(__file__).parent / "accelerate"
+"""Folder of the launch files: `accelerate launch --config_file FILE -m omg_cli train RECIPE …`."""
+
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Generic[R]):
     """A recipe and the functions that build what it describes."""
 
-    recipe: Callable[[], Recipe]
-    objective: Callable[[Recipe], SegmentationObjective]
-    source: Callable[[Recipe], BatchSource]
-    probe: Callable[[Recipe], Evaluate]
-    vocabulary: Callable[[], tuple[list[str], list[bool]]]
+    recipe: Callable[[], R]
+    objective: Callable[[R], SegmentationObjective]
+    source: Callable[[R], Mixture]
+    probe: Callable[[R], Probe]
+    vocabulary: Callable[[R], tuple[list[str], list[bool]]]
+
+    @property
+    def summary(self) -> str:
+        """First line of the recipe's docstring."""
+        return (self.recipe.__doc__ or "").strip().splitlines()[0]
 
 
-RECIPES: Mapping[str, Entry] = {
+RECIPES: Mapping[str, Entry[Any]] = {
     "nano": Entry(
         recipe=nano.nano,
         objective=nano.objective,
         source=nano.source,
         probe=nano.probe,
-        vocabulary=nano.vocabulary,
+        vocabulary=lambda recipe: nano.vocabulary(),
     ),
 }
 
 
-def run(name: str, overrides: Mapping[str, str]) -> Path:
-    """Trains a recipe, or continues it where `out` holds a checkpoint, and exports its averaged weights.
+@dataclass(frozen=True)
+class Built(Generic[R]):
+    """A recipe with the command line's changes, its steps counted, and what it trains on what."""
+
+    entry: Entry[R]
+    recipe: R
+    objective: SegmentationObjective
+    source: Mixture
+
+
+def build(name: str, overrides: Mapping[str, str]) -> Built[Any]:
+    """Everything that a run needs.
 
     Args:
         name: A key of `RECIPES`.
         overrides: Field name → text, see `override`; for example `{"data": "/data", "out": "runs/nano"}`.
-
-    Returns:
-        The exported folder: weights in half precision, processor, configuration with the recipe's vocabulary.
 
     Raises:
         ValueError: An unknown recipe or setting, a missing data set.
@@ -60,14 +81,48 @@ def run(name: str, overrides: Mapping[str, str]) -> Path:
     torch.manual_seed(recipe.seed)
     objective = entry.objective(recipe)
     source = entry.source(recipe)
-    probe = entry.probe(recipe) if recipe.evaluate_every else None
-    averaged = train(objective, source, recipe, evaluate=probe)
+    processes = PartialState(timeout=PATIENCE).num_processes
+    recipe = recipe.with_steps(source.samples_per_epoch, processes=processes)
+    if recipe.gradient_checkpointing:
+        objective.model.gradient_checkpointing_enable({"use_reentrant": False})
+    return Built(entry, recipe, objective, source)
+
+
+def run(name: str, overrides: Mapping[str, str], *, resume: bool = False) -> Path | None:
+    """Trains a recipe and exports its averaged weights.
+
+    Args:
+        name, overrides: As of `build`.
+        resume: Continue the run that `out` holds, if it holds one.
+
+    Returns:
+        The exported folder: weights in half precision, processor, configuration with the recipe's vocabulary. None when
+        a signal ended the run early; its checkpoint is written then.
+
+    Raises:
+        ValueError: As `build` and `train`.
+    """
+    if not PartialState(timeout=PATIENCE).is_main_process:
+        logging.getLogger("omgvision").setLevel(logging.ERROR)
+    built = build(name, overrides)
+    recipe = built.recipe
+    probe = built.entry.probe(recipe) if recipe.evaluate_every else None
+    finished = train(
+        built.objective,
+        built.source,
+        recipe,
+        evaluate=probe,
+        pictures=None if probe is None else ProbePictures(probe),
+        resume=resume,
+    )
+    if finished.share < 1:
+        return None
     from omgvision.training.export import export
 
     folder = recipe.out / "weights"
-    if PartialState().is_main_process:
-        names, things = entry.vocabulary()
-        with averaged.applied(objective):
+    with finished.averaged_objective() as objective:
+        if objective is not None:
+            assert isinstance(objective, SegmentationObjective)
+            names, things = built.entry.vocabulary(recipe)
             export(objective.model, folder, names=names, things=things, image_size=recipe.image_size)
-    PartialState().wait_for_everyone()
     return folder

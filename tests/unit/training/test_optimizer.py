@@ -40,6 +40,16 @@ def test_groups_cover_every_trainable_parameter_once():
     assert names == expected
 
 
+def test_groups_of_the_original():
+    """Norms, learned queries and the level embedding do not decay; biases do."""
+    model = Model()
+    model.query_features, model.level_embed = nn.Parameter(torch.zeros(7, 4)), nn.Parameter(torch.zeros(3, 4))
+    groups = parameter_groups(model, OptimizerSettings(weight_decay=0.1, decayed="original"))
+    undecayed = {id(parameter) for group in groups if not group["weight_decay"] for parameter in group["params"]}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in undecayed}
+    assert names == {"backbone.1.weight", "backbone.1.bias", "query_features", "level_embed"}
+
+
 def test_cosine_starts_low_peaks_and_falls():
     settings = OptimizerSettings(warmup_steps=10, final_factor=0.1)
     assert learning_rate_factor(settings, step=0, share=0.0) == pytest.approx(0.001)
@@ -55,16 +65,23 @@ def test_steps_fall_at_the_milestones():
 
 
 def test_average_is_exponential_and_swaps_back():
-    model = nn.Linear(1, 1, bias=False)
-    nn.init.zeros_(model.weight)
-    averaged = AveragedWeights(model, 0.5)
+    weight = torch.zeros(1)
+    averaged = AveragedWeights([weight], 0.5)
     averaged.updates = 100  # beyond the ramp of the decay
-    with torch.no_grad():
-        model.weight.fill_(1.0)
-    averaged.update(model)
-    averaged.update(model)
+    weight.fill_(1.0)
+    averaged.update([weight])
+    averaged.update([weight])
     assert averaged.values[0].item() == pytest.approx(0.75)
-    with averaged.applied(model):
-        assert model.weight.item() == pytest.approx(0.75)
-    assert model.weight.item() == 1.0
+    with averaged.applied([weight]):
+        assert weight.item() == pytest.approx(0.75)
+    assert weight.item() == 1.0
     assert averaged.values[0].item() == pytest.approx(0.75)
+
+
+def test_averages_of_half_precision_are_single():
+    weight = torch.ones(1, dtype=torch.bfloat16)
+    averaged = AveragedWeights([weight], 0.999)
+    averaged.updates = 10**6
+    weight.fill_(2.0)
+    averaged.update([weight])
+    assert averaged.values[0].item() == pytest.approx(1.001)

@@ -1,10 +1,11 @@
 """Recipes: overrides by text, stages."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from omgvision.training.recipe import OptimizerSettings, Recipe, Stage, override
+from omgvision.training.recipe import OptimizerSettings, Recipe, Stage, flat, override
 
 
 def recipe() -> Recipe:
@@ -40,12 +41,41 @@ def test_overrides_are_parsed_by_type():
         ("steps.more", "1", "steps has no fields of its own"),
         ("stages", "1", "write a recipe in Python"),
         ("steps", "0", "expected at least 1"),
+        ("epochs", "0", "epochs: expected a positive number"),
+        ("accumulation", "0", "accumulation: expected at least 1"),
+        ("keep_checkpoints", "0", "keep_checkpoints: expected at least 1"),
     ],
 )
 def test_wrong_overrides_are_one_clear_line(key: str, text: str, message: str):
     with pytest.raises(ValueError, match=message) as caught:
         override(recipe(), {key: text})
     assert "\n" not in str(caught.value)
+
+
+def test_text_of_a_recipe_is_what_overrides_take():
+    texts = flat(recipe())
+    assert texts["optimizer.betas"] == "0.9,0.999"
+    assert texts["strict"] == "false"
+    changes = {name: text for name, text in texts.items() if name != "stages"}
+    assert override(recipe(), changes) == recipe()
+
+
+def test_epochs_become_steps():
+    settings = replace(
+        recipe(), steps=0, epochs=1.5, accumulation=2, stages=(Stage((8, 8), 4, 0.5), Stage((8, 8), 2, 0.5))
+    )
+    resolved = settings.with_steps(100, processes=2)
+    # Half of the steps take 16 samples, half of them 8.
+    assert (resolved.steps, resolved.epochs) == (13, None)
+    assert recipe().with_steps(100, processes=2) == recipe()
+
+
+def test_a_fingerprint_knows_the_samples_of_a_step_not_how_they_are_divided():
+    one = replace(recipe(), stages=(Stage((8, 8), 4, 1.0),)).fingerprint(processes=1)
+    other = replace(recipe(), stages=(Stage((8, 8), 1, 1.0),), accumulation=2, out=Path("x"), workers=7)
+    assert other.fingerprint(processes=2) == one
+    assert other.fingerprint(processes=1) != one
+    assert replace(recipe(), seed=3).fingerprint(processes=1)["seed"] == "3"
 
 
 def test_stages_by_share():

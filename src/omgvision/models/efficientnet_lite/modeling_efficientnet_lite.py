@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.backbone_utils import BackboneMixin
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BackboneOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
@@ -40,7 +41,7 @@ def same_conv(in_channels: int, out_channels: int, kernel: int, *, stride: int =
     return SameConv(in_channels, out_channels, kernel, stride=stride, padding=padding, groups=groups)
 
 
-class InvertedBlock(nn.Module):
+class InvertedBlock(GradientCheckpointingLayer):
     """Widen, convolve each channel, narrow; residual where the shape stays."""
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel: int, stride: int, expansion: int):
@@ -65,6 +66,7 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ["image"]
     has_attentions = False
+    supports_gradient_checkpointing = True
     _no_split_modules = ["InvertedBlock"]
 
     def __init__(self, config: EfficientNetLiteConfig):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.backbone_utils import BackboneMixin
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BackboneOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
@@ -22,7 +23,7 @@ class ChannelsFirstLayerNorm(nn.LayerNorm):
         return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class ConvNextBlock(nn.Module):
+class ConvNextBlock(GradientCheckpointingLayer):
     """7×7 depthwise convolution, LayerNorm, two-layer MLP with exact GELU, learned scale, residual.
 
     Liu et al., "A ConvNet for the 2020s" (2022), figure 4.
@@ -109,6 +110,7 @@ class ClipConvNextBackbone(BackboneMixin, PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ["image"]
     has_attentions = False
+    supports_gradient_checkpointing = True
     _no_split_modules = ["ConvNextBlock"]
 
     def __init__(self, config: ClipConvNextConfig):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.generic import ModelOutput
 
 from .position_omg_seg import sine_position_3d
@@ -74,7 +75,7 @@ class Attention(nn.Module):
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
-class MaskDecoderLayer(nn.Module):
+class MaskDecoderLayer(GradientCheckpointingLayer):
     """Masked cross-attention, self-attention, feed-forward network; residuals and post-norms."""
 
     def __init__(self, width: int, *, heads: int, ffn_dim: int):

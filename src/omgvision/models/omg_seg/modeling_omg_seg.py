@@ -126,6 +126,7 @@ class OmgSegPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ["image"]
     _supports_sdpa = True
+    supports_gradient_checkpointing = True
     _no_split_modules = ["PixelDecoderLayer", "MaskDecoderLayer", "ConvNextBlock"]
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .position_omg_seg import sine_position_2d
 
@@ -167,7 +168,7 @@ class MultiScaleDeformableAttention(nn.Module):
         return self.output_proj(sample(value, shapes, locations, weights).to(queries.dtype))
 
 
-class PixelDecoderLayer(nn.Module):
+class PixelDecoderLayer(GradientCheckpointingLayer):
     """Deformable self-attention and feed-forward network, each with residual and post-norm."""
 
     def __init__(self, width: int, *, heads: int, levels: int, points: int, ffn_dim: int):

@@ -1,0 +1,55 @@
+"""What a model in training sees, to look at: pictures beside their truth and the prediction."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from omgvision.data.transforms import IMAGE_MEAN, IMAGE_STD
+from omgvision.training.objective import SegmentationObjective
+from omgvision.training.probe import VOID, Probe, label_maps, semantic_maps
+from omgvision.visualization import draw_segments, segment_color
+
+
+class ProbePictures:
+    """The first pictures of each data set of a probe, in rows of picture, truth and prediction.
+
+    Args:
+        probe: Its semantic samples are shown.
+        count: Rows of each data set.
+    """
+
+    def __init__(self, probe: Probe, *, count: int = 4):
+        self.batches = {name: batches[0] for name, batches in probe.semantic.items()}
+        self.count = count
+
+    def __call__(self, objective: nn.Module) -> dict[str, Tensor]:
+        """objective in evaluation mode → name → uint8 [3, rows·H, 3·W]."""
+        assert isinstance(objective, SegmentationObjective)
+        shown: dict[str, Tensor] = {}
+        for name, batch in self.batches.items():
+            embeddings = objective.encode_names(batch.names, templates=objective.templates[:1])
+            maps = zip(batch.pixel_values, label_maps(batch), semantic_maps(objective, batch, embeddings), strict=True)
+            rows = [row(*one) for one in list(maps)[: self.count]]
+            shown[name] = torch.from_numpy(np.concatenate(rows)).permute(2, 0, 1)
+        return shown
+
+
+def row(pixel_values: Tensor, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """A normalised picture [3, H, W] and two maps of classes at stride 4 → uint8 [H, 3·W, 3]."""
+    colours = pixel_values * torch.tensor(IMAGE_STD).view(3, 1, 1) + torch.tensor(IMAGE_MEAN).view(3, 1, 1)
+    picture = Image.fromarray(colours.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
+    return np.concatenate([np.asarray(picture), *(overlay(picture, labels) for labels in (truth, prediction))], axis=1)
+
+
+def overlay(picture: Image.Image, labels: np.ndarray) -> np.ndarray:
+    """The picture under the colours of a class map [h, w] of another size; void stays bare."""
+    width, height = picture.size
+    rows = np.arange(height) * labels.shape[0] // height
+    columns = np.arange(width) * labels.shape[1] // width
+    full = labels[rows][:, columns]
+    classes = [int(label) for label in np.unique(full) if label != VOID]
+    drawn = draw_segments(
+        picture, (full == label for label in classes), colors=[segment_color(label) for label in classes]
+    )
+    return np.asarray(drawn)
