@@ -160,6 +160,8 @@ def preview(
     target = _preview_path(out)
     dataset = _open(path, images=images, masks=masks, classes=classes, instances=instances, split=split)
 
+    from PIL import Image
+
     from omgvision.data.datasets.video import VideoReader
     from omgvision.errors import UserError
     from omgvision.results import ensure_writable, write_image
@@ -175,14 +177,18 @@ def preview(
             print(f"omg: left out: {error}", file=sys.stderr)
     if not rows:
         raise UserError(f"{path}: none of the samples can be read")
+    columns = max(map(len, rows)) if videos else min(3, len(rows))
     cells = [(_draw(sample), sample.sample_id) for row in rows for sample in row]
+    if videos:  # a short video leaves the end of its row empty
+        blank = (Image.new("RGB", cells[0][0].size, "white"), "")
+        pictures = iter(cells)
+        cells = [next(pictures) if place < len(row) else blank for row in rows for place in range(columns)]
     height = cells[0][0].height
     # As many characters as fit above a picture: grid writes them at a 22nd of its height, but not under 11 points.
     titles = [
         name[-max(4, int(picture.width / picture.height * height / (0.6 * max(11, height / 22)))) :]
         for picture, name in cells
     ]
-    columns = max(map(len, rows)) if videos else min(3, len(cells))
     print(f"written: {write_image(grid([picture for picture, _ in cells], columns=columns, titles=titles), target)}")
 
 
@@ -212,7 +218,7 @@ def _draw(sample: "Sample") -> "Image.Image":
     """The picture with its segments; a colour depends on the place among the labels, so that frames agree."""
     from PIL import Image
 
-    from omgvision.visualization import segment_color
+    from omgvision.visualization import draw_segments, segment_color
 
     colors, texts = [], []
     seen: Counter[int] = Counter()
@@ -223,10 +229,8 @@ def _draw(sample: "Sample") -> "Image.Image":
             continue
         thing = sample.things[label]
         colors.append(segment_color(label, is_thing=thing, instance=seen[label] if thing else 0))
-        texts.append(sample.names[label].split(",")[0])
+        texts.append(sample.names[label].split(",")[0] if len(sample.names) > 1 else "")
         seen[label] += 1
-
-    from omgvision.visualization import draw_segments
 
     areas = sample.areas().tolist()
     order = sorted(range(len(areas)), key=lambda number: -areas[number])  # small ones on top
@@ -257,7 +261,7 @@ def _open(
     from omgvision.data.clips import FrameSampling
 
     options.quiet_libraries()
-    logging.getLogger("omgvision.data").setLevel(logging.ERROR)  # the report says what was left out
+    logging.getLogger("omgvision").setLevel(logging.ERROR)  # the report says what was left out
     return open_dataset(
         path,
         images=images,

@@ -1,9 +1,31 @@
 """Datasets, rendered scenes, augmentation, prompts, and the mixture that training reads."""
 
+from .catalog import open_dataset
 from .class_lists import ClassList, load_class_list
 from .clips import FrameSampling, PseudoClips
 from .collate import collate
-from .datasets import CocoInstances, CocoPanoptic, MaskFolder, YouTubeVisFrames
+from .datasets import (
+    Ade20kInstances,
+    Ade20kPanoptic,
+    Ade20kSemantic,
+    Cityscapes,
+    CityscapesPanoptic,
+    ClassAgnostic,
+    CocoInstances,
+    CocoPanoptic,
+    Davis,
+    Lvis,
+    MaskFolder,
+    Objects365,
+    PascalVoc,
+    SegmentAnything,
+    VideoFrames,
+    VipSeg,
+    Vspw,
+    YouTubeVis,
+    YouTubeVisFrames,
+    cityscapes_panoptic,
+)
 from .merged import MergedVocabulary, Relabelled, RelabelledClips, merge_vocabularies
 from .mixture import ClipSource, InMemory, Mixture, Source, Subset
 from .prompts import PromptSampling
@@ -12,20 +34,30 @@ from .synthetic import SyntheticScenes
 from .transforms import ORIGINAL_AUGMENTATION, Augmentation
 
 __all__ = [
+    "Ade20kInstances",
+    "Ade20kPanoptic",
+    "Ade20kSemantic",
     "Augmentation",
     "Batch",
+    "Cityscapes",
+    "CityscapesPanoptic",
+    "ClassAgnostic",
+    "ClassList",
     "Clip",
     "ClipDataset",
     "ClipSource",
-    "ClassList",
     "CocoInstances",
     "CocoPanoptic",
+    "Davis",
     "FrameSampling",
     "InMemory",
+    "Lvis",
     "MaskFolder",
     "MergedVocabulary",
     "Mixture",
     "ORIGINAL_AUGMENTATION",
+    "Objects365",
+    "PascalVoc",
     "PromptSampling",
     "Prompts",
     "PseudoClips",
@@ -33,11 +65,18 @@ __all__ = [
     "RelabelledClips",
     "Sample",
     "SampleDataset",
+    "SegmentAnything",
     "Source",
     "Subset",
     "SyntheticScenes",
+    "VideoFrames",
+    "VipSeg",
+    "Vspw",
+    "YouTubeVis",
     "YouTubeVisFrames",
+    "cityscapes_panoptic",
     "collate",
     "load_class_list",
     "merge_vocabularies",
+    "open_dataset",
 ]

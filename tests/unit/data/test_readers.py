@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from omgvision.data import CocoInstances, CocoPanoptic, MaskFolder, YouTubeVisFrames, load_class_list
+from omgvision.data.class_lists import ClassListName
+from omgvision.data.datasets.coco import decode_segmentation
 
 
 def edit(path: Path, change: Any) -> None:
@@ -34,7 +37,7 @@ def test_panoptic_yields_things_first_without_the_crowd(panoptic_folder: Path) -
 
 
 def test_panoptic_keeps_official_names_when_asked(panoptic_folder: Path) -> None:
-    dataset = CocoPanoptic(panoptic_folder / "panoptic.json", images=panoptic_folder / "images", plain=False)
+    dataset = CocoPanoptic(panoptic_folder / "panoptic.json", images=panoptic_folder / "images", words=None)
     assert dataset.names == ("dog", "tree-merged")
     assert dataset.category_ids == (18, 184)
 
@@ -96,7 +99,7 @@ def test_instance_folder(nuclei_folder: Path) -> None:
 
 def test_missing_picture_is_named(panoptic_folder: Path) -> None:
     (panoptic_folder / "images" / "a.png").unlink()
-    with pytest.raises(ValueError, match=r"1 of 1 files are missing, the first: .*a\.png"):
+    with pytest.raises(ValueError, match=r"no sample remains; images that are missing: 1, the first .*a\.png"):
         CocoPanoptic(panoptic_folder / "panoptic.json", images=panoptic_folder / "images")
 
 
@@ -107,24 +110,125 @@ def test_missing_segmentation_folder_is_named(panoptic_folder: Path) -> None:
         )
 
 
-def test_unknown_category_is_named(panoptic_folder: Path, instances_folder: Path) -> None:
-    edit(panoptic_folder / "panoptic.json", lambda content: content["categories"].pop())
-    with pytest.raises(ValueError, match="category id 184"):
-        CocoPanoptic(panoptic_folder / "panoptic.json", images=panoptic_folder / "images")
-    edit(instances_folder / "instances.json", lambda content: content["categories"].pop())
-    with pytest.raises(ValueError, match="category id 3"):
-        CocoInstances(instances_folder / "instances.json", images=instances_folder / "images")
+def test_panoptic_leaves_out_what_is_wrong(panoptic_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def change(content: Any) -> None:
+        content["images"] += [
+            {"id": 8, "file_name": "b.png", "height": 20, "width": 30},
+            {"id": 9, "file_name": "a.png", "height": 20, "width": 30},
+            {"id": 10, "file_name": "a.png", "height": 0, "width": 30},
+            {"id": 11, "file_name": "a.png", "height": 20, "width": 30},
+        ]
+        segments = content["annotations"][0]["segments_info"]
+        segments[1]["category_id"] = 77
+        segments[2]["area"] = 0
+        content["annotations"] += [
+            {"image_id": 8, "file_name": "a.png", "segments_info": segments},
+            {"image_id": 10, "file_name": "a.png", "segments_info": segments},
+            {"image_id": 11, "file_name": "c.png", "segments_info": segments},
+            {"image_id": 99, "file_name": "a.png", "segments_info": segments},
+        ]
+
+    edit(panoptic_folder / "panoptic.json", change)
+    dataset = CocoPanoptic(panoptic_folder / "panoptic.json", images=panoptic_folder / "images")
+    assert dataset.findings.counts == {
+        "images that are missing": 1,
+        "images of impossible size in the json": 1,
+        "annotations of images that the json lacks": 1,
+        "segments of unknown category": 1,
+        "segments without a pixel": 1,
+        "segmentations that are missing": 1,
+    }
+    assert dataset.findings.notes == {"images without annotation": 1}
+    assert "left out images that are missing: 1, the first" in caplog.text
+    assert dataset[0].labels.tolist() == [1]
+    assert dataset.portrait == [False]
+    with pytest.raises(ValueError, match="category 77"):
+        CocoPanoptic(panoptic_folder / "panoptic.json", images=panoptic_folder / "images", strict=True)
+
+
+def test_instances_leave_out_what_is_wrong(instances_folder: Path) -> None:
+    def change(content: Any) -> None:
+        content["categories"].pop()
+        content["annotations"][0]["segmentation"] = [[1, 1, 2, 2]]
+        del content["annotations"][3]["iscrowd"], content["annotations"][3]["segmentation"]
+        content["annotations"].append({"id": 5, "image_id": 77, "category_id": 1, "segmentation": [[0, 0, 5, 0, 5, 5]]})
+
+    edit(instances_folder / "instances.json", change)
+    dataset = CocoInstances(instances_folder / "instances.json", images=instances_folder / "images")
+    assert dataset.findings.counts == {
+        "objects of unknown category": 1,
+        "empty masks": 1,
+        "objects without a mask": 1,
+        "annotations of images that the json lacks": 1,
+    }
+    assert dataset.findings.notes == {"images without an object": 1}
+    assert dataset[0].areas().tolist() == [15]
+    with pytest.raises(ValueError, match="annotation 2, category id 3"):
+        CocoInstances(instances_folder / "instances.json", images=instances_folder / "images", strict=True)
+
+
+def test_strict_takes_what_is_merely_empty(instances_folder: Path) -> None:
+    dataset = CocoInstances(instances_folder / "instances.json", images=instances_folder / "images", strict=True)
+    assert len(dataset) == 1
+    assert dataset.findings.counts == {}
+
+
+def test_categories_of_one_name_are_one_class(instances_folder: Path) -> None:
+    edit(instances_folder / "instances.json", lambda content: content["categories"][1].update(name="person"))
+    dataset = CocoInstances(instances_folder / "instances.json", images=instances_folder / "images")
+    assert dataset.names == ("person",)
+    assert dataset[0].labels.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ({"size": [20, 30], "counts": [100, 10]}, "covers 110 pixels, its image has 600"),
+        ({"size": [20, 30], "counts": [100, -10, 510]}, "covers 600 pixels"),
+        ({"size": [20, 30], "counts": [100.5, 499.5]}, "not whole numbers"),
+        ({"size": [30, 20], "counts": [100, 500]}, r"\[30, 20\].*\[20, 30\]"),
+        ({"size": [20, 30], "counts": "nonsense!"}, "broken"),
+        ({"size": [20, 30], "counts": "oo"}, "broken"),
+        ({"size": [20, 30]}, "neither a list of polygons nor run lengths"),
+        ("x", "neither a list of polygons nor run lengths"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "a polygon is not a list"),
+        ([["a"] * 6], "a polygon is not a list"),
+        ([[1e999, 2, 3, 4, 5, 6]], "a polygon is not a list"),
+    ],
+)
+def test_mask_that_does_not_decode_is_named(instances_folder: Path, segmentation: Any, message: str) -> None:
+    edit(
+        instances_folder / "instances.json",
+        lambda content: content["annotations"][1].update(segmentation=segmentation),
+    )
+    dataset = CocoInstances(instances_folder / "instances.json", images=instances_folder / "images")
+    with pytest.raises(ValueError, match=rf"instances\.json: annotation 2 of image a\.png: .*{message}"):
+        dataset[0]
+
+
+def test_run_lengths_are_those_of_pycocotools() -> None:
+    api: Any = coco_mask
+    generator = np.random.default_rng(0)
+    for number in range(60):
+        mask = generator.random(generator.integers(1, 40, 2)) < generator.choice([0, 0.05, 0.5, 0.95, 1])
+        if number % 2:
+            mask = np.kron(mask, np.ones(generator.integers(1, 30, 2), dtype=bool))
+        runs = api.encode(np.asfortranarray(mask, dtype=np.uint8))
+        text = {"size": list(mask.shape), "counts": runs["counts"].decode()}
+        assert np.array_equal(decode_segmentation(text, *mask.shape), mask)
+
+
+def test_cut_off_picture_is_named(panoptic_folder: Path) -> None:
+    path = panoptic_folder / "images" / "a.png"
+    dataset = CocoPanoptic(panoptic_folder / "panoptic.json", images=panoptic_folder / "images")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"cannot read .*a\.png"):
+        dataset[0]
 
 
 def test_missing_key_is_named(instances_folder: Path) -> None:
     edit(instances_folder / "instances.json", lambda content: content["images"][1].pop("height"))
     with pytest.raises(ValueError, match="entry 1 of images lacks height"):
-        CocoInstances(instances_folder / "instances.json", images=instances_folder / "images")
-
-
-def test_unknown_picture_is_named(instances_folder: Path) -> None:
-    edit(instances_folder / "instances.json", lambda content: content["images"].pop())
-    with pytest.raises(ValueError, match="annotates image 1, which it lacks"):
         CocoInstances(instances_folder / "instances.json", images=instances_folder / "images")
 
 
@@ -153,22 +257,38 @@ def test_mask_folder_says_what_is_wrong(semantic_folder: Path) -> None:
         semantic(semantic_folder, things=["bus"])
     with pytest.raises(ValueError, match="void: 1 is the index of class 'car'"):
         semantic(semantic_folder, void=1)
-    with pytest.raises(ValueError, match="no image of stem 'z'"):
-        semantic(semantic_folder, stems=["z"])
-    with pytest.raises(ValueError, match=r"value 255, expected 0\.\.1"):
+    with pytest.raises(ValueError, match=r"value 255, expected 0\.\.1 or void None"):
         semantic(semantic_folder, void=None)[0]
+
+
+def test_mask_folder_leaves_out_what_has_no_partner(semantic_folder: Path) -> None:
+    for folder, name in (("images", "z"), ("masks", "w")):
+        Image.fromarray(np.zeros((20, 30), dtype=np.uint8)).save(semantic_folder / folder / f"{name}.png")
     Image.fromarray(np.zeros((20, 31), dtype=np.uint8)).save(semantic_folder / "masks" / "y.png")
-    with pytest.raises(ValueError, match=r"\(20, 31\).*\(20, 30\)"):
-        semantic(semantic_folder)
-    (semantic_folder / "masks" / "y.png").unlink()
-    with pytest.raises(ValueError, match="has no partner"):
-        semantic(semantic_folder)
+    for folder in ("images", "masks"):
+        (semantic_folder / folder / "broken.png").write_bytes(b"no png")
+    dataset = semantic(semantic_folder)
+    assert len(dataset) == 1
+    assert dataset.findings.counts == {
+        "masks without an image": 1,
+        "images without a mask": 1,
+        "label maps of another size than their image": 1,
+        "files that cannot be read": 1,
+    }
+    assert dataset.findings.examples["images without a mask"].endswith("z.png")
+    with pytest.raises(ValueError, match=r"y\.png: \(20, 31\) \(height, width\), not \(20, 30\)"):
+        semantic(semantic_folder, strict=True)
+    assert semantic(semantic_folder, stems=["x", "v"]).findings.counts == {"images that are missing": 1}
 
 
 def test_mask_that_is_no_picture_is_told(nuclei_folder: Path) -> None:
+    options: Any = {"masks": nuclei_folder / "masks", "classes": ["nucleus"], "kind": "instance"}
+    dataset = MaskFolder(nuclei_folder / "images", **options)
     (nuclei_folder / "masks" / "n.png").write_bytes(b"no png")
     with pytest.raises(ValueError, match=r"cannot read .*n\.png"):
-        MaskFolder(nuclei_folder / "images", masks=nuclei_folder / "masks", classes=["nucleus"], kind="instance")
+        dataset[0]
+    with pytest.raises(ValueError, match=r"no sample remains; files that cannot be read.*n\.png"):
+        MaskFolder(nuclei_folder / "images", **options)
 
 
 def test_class_lists() -> None:
@@ -179,5 +299,17 @@ def test_class_lists() -> None:
     assert coco.names[coco.official_names.index("wall-brick")] == "brick wall"
     assert load_class_list("coco-things").names == coco.names[:80]
     assert len(load_class_list("camvid").names) == 11
+    counts: dict[ClassListName, tuple[int, int]] = {
+        "ade20k": (150, 100),
+        "cityscapes": (19, 8),
+        "pascal_voc": (20, 20),
+        "objects365": (365, 365),
+    }
+    for name, (classes, things) in counts.items():
+        listed = load_class_list(name)
+        synonyms = [word.strip().lower() for spelled in listed.names for word in spelled.split(",")]
+        assert (len(listed.names), sum(listed.things)) == (classes, things)
+        assert len(set(synonyms)) == len(synonyms), f"two classes of {name} share a synonym"
+        assert len(set(listed.category_ids)) == classes
     with pytest.raises(ValueError, match="class list"):
         load_class_list("nope")  # pyright: ignore[reportArgumentType]
