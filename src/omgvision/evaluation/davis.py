@@ -161,7 +161,7 @@ def _planes(labels: np.ndarray, count: int, dtype: np.dtype) -> np.ndarray:
     """[H, W] with bit k - 1 where the label is k, for k up to `count`."""
     bits = np.zeros(max(int(labels.max(initial=0)), count) + 1, dtype)
     bits[1 : count + 1] = np.left_shift(np.ones(count, dtype), np.arange(count, dtype=dtype))
-    return bits[labels]
+    return bits.take(labels)
 
 
 def _boundaries(planes: np.ndarray, outside: np.ndarray) -> np.ndarray:

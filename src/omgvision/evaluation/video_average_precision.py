@@ -87,9 +87,7 @@ class VideoAveragePrecision(PerSample[VideoTracks]):
         found, true = self._known(detections), self._known(truth)
         lengths = sorted({len(track.masks) for track in (*found, *true)})
         if len(lengths) > 1:
-            raise ValueError(
-                f"{video_id}: expected tracks over all frames, got lengths of {lengths[0]} and {lengths[-1]}"
-            )
+            raise ValueError(f"{video_id}: expected tracks over {lengths[-1]} frames, got one over {lengths[0]}")
         sizes = {tuple(mask["size"]) for track in (*found, *true) for mask in track.masks if mask}
         if len(sizes) > 1:
             raise ValueError(f"{video_id}: expected masks of one size, got {' and '.join(map(str, sorted(sizes)))}")

@@ -15,11 +15,17 @@ MetricT = TypeVar("MetricT", bound=PerSample[Any])
 Item = TypeVar("Item")
 
 ITEMS_A_PROCESS = 250
-"""Fewer are done before a process has started (it imports torch: about four seconds)."""
+"""Images: fewer are done before a process has started (it imports torch: about four seconds)."""
 
 
 def gather(
-    metric: MetricT, update: Callable[[MetricT, Item], None], items: Sequence[Item], *, workers: int, title: str
+    metric: MetricT,
+    update: Callable[[MetricT, Item], None],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    title: str,
+    items_a_process: int | None = None,
 ) -> None:
     """Calls `update(metric, item)` for every item, with a progress bar on stderr if that is a terminal.
 
@@ -28,11 +34,12 @@ def gather(
         update: Reads the files of an item and updates the metric. Pickled: a function of a module or a `partial` of it.
         items: What to read (paths, entries of a json), pickled as well.
         workers: At most so many processes; fewer when there is little to do, and none besides this one below 2.
+        items_a_process: How many items are worth a process; None = `ITEMS_A_PROCESS`, for images.
 
     Raises:
         ValueError: Of `update`, as it was raised.
     """
-    processes = min(workers, len(items) // ITEMS_A_PROCESS)
+    processes = min(workers, len(items) // (items_a_process or ITEMS_A_PROCESS))
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(title, total=len(items))
