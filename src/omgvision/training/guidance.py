@@ -1,4 +1,4 @@
-"""What words mean to each other, learned from a sentence encoder, so that a small text tower knows more than its classes.
+"""What words mean to each other, learned from a sentence encoder: a small text tower then knows more than its classes.
 
 A tower trained on two hundred class names alone cannot place any other word. Here it also learns, for words of its
 tokenizer's vocabulary, how similar a pretrained sentence encoder finds them: "kitten" then lies beside "cat".

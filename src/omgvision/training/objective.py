@@ -16,27 +16,26 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerBase
 
 from omgvision.data.prompts import sample_box_prompts, sample_prompts
 from omgvision.data.sample import Batch, Prompts
 from omgvision.models.omg_seg.loss_omg_seg import PointSource
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
-from omgvision.models.omg_seg.vocabulary_omg_seg import split_synonyms
 from omgvision.training.guidance import WordGuidance
 from omgvision.training.recipe import ObjectiveSettings
+from omgvision.training.words import Embed
 
 if TYPE_CHECKING:
     from omgvision.models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput
 
 
 class SegmentationObjective(nn.Module):
-    """Batch → losses. The class names go through the text tower in every step, so words are learned with masks.
+    """Batch → losses.
 
     Args:
-        model: With a text tower.
-        tokenizer: Of the text tower.
-        templates: Sentences with one `{}`; each step puts every name into one of them, drawn at random.
+        model: To be trained.
+        embed: The class names of a batch → their embeddings, in every step anew: by a text tower that learns with the
+            masks, or by one that does not (`training.words`).
         settings: See `ObjectiveSettings`.
         guidance: Teaches the text tower words beyond the classes; None leaves that out.
         points: Where the mask losses look; None = random points as the model's configuration has it.
@@ -46,16 +45,14 @@ class SegmentationObjective(nn.Module):
         self,
         model: OmgSegForUniversalSegmentation,
         *,
-        tokenizer: PreTrainedTokenizerBase,
-        templates: Sequence[str],
+        embed: Embed,
         settings: ObjectiveSettings,
         guidance: WordGuidance | None = None,
         points: PointSource | None = None,
     ):
         super().__init__()
-        self.model, self.guidance, self.points = model, guidance, points
-        self.tokenizer, self.templates, self.settings = tokenizer, tuple(templates), settings
-        self._token_ids: dict[str, list[int]] = {}
+        self.model, self.embed, self.settings = model, embed, settings
+        self.guidance, self.points = guidance, points
 
     @torch.no_grad()
     def normalizers(self, batch: Batch) -> dict[str, Tensor]:
@@ -107,7 +104,7 @@ class SegmentationObjective(nn.Module):
         if self.settings.prompt_weight and not is_clip(batch):
             losses |= self.prompt_losses(encoded, batch, normalizers, generators)
         if self.guidance is not None:
-            words = self.guidance(lambda words: self.encode_names(words)[:, 0])
+            words = self.guidance(lambda words: self.embed(words)[:, 0])
             losses["words"] = words if normalizers is None else words / normalizers["batches"].to(words)
         weights = {
             "objects": 1.0,
@@ -134,7 +131,7 @@ class SegmentationObjective(nn.Module):
         names, class_labels = self.choose_classes(batch.names, batch.class_labels)
         output = self.model(
             encoder_outputs=encoded,
-            class_embeddings=self.encode_names(names),
+            class_embeddings=self.embed(names),
             mask_labels=batch.mask_labels,
             class_labels=class_labels,
             loss_points=self.points,
@@ -236,26 +233,6 @@ class SegmentationObjective(nn.Module):
             torch.where(labels >= 0, position.to(labels.device)[labels.clamp_min(0)], labels) for labels in class_labels
         ]
         return [names[int(index)] for index in chosen], renumbered
-
-    def encode_names(self, names: Sequence[str], *, templates: Sequence[str] | None = None) -> Tensor:
-        """Each name (a random one of its comma-separated synonyms) in a random template → [K, 1, D] of unit norm."""
-        templates = self.templates if templates is None else templates
-        texts = []
-        for name in names:
-            synonyms = split_synonyms(name)
-            synonym = synonyms[int(torch.randint(len(synonyms), ()))]
-            template = templates[int(torch.randint(len(templates), ()))]
-            texts.append(template.format(synonym))
-        for text in texts:
-            if text not in self._token_ids:
-                self._token_ids[text] = self.tokenizer(text)["input_ids"]
-        rows = [self._token_ids[text] for text in texts]
-        longest = max(map(len, rows))
-        end = self.tokenizer.eos_token_id
-        ids = torch.tensor([row + [end] * (longest - len(row)) for row in rows], device=self.model.device)
-        used = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=self.model.device)
-        features = self.model.encode_text(ids, attention_mask=used)
-        return F.normalize(features, dim=-1)[:, None]
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:

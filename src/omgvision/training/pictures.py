@@ -28,7 +28,7 @@ class ProbePictures:
         assert isinstance(objective, SegmentationObjective)
         shown: dict[str, Tensor] = {}
         for name, batch in self.batches.items():
-            embeddings = objective.encode_names(batch.names, templates=objective.templates[:1])
+            embeddings = objective.embed(batch.names)
             maps = zip(batch.pixel_values, label_maps(batch), semantic_maps(objective, batch, embeddings), strict=True)
             rows = [row(*one) for one in list(maps)[: self.count]]
             shown[name] = torch.from_numpy(np.concatenate(rows)).permute(2, 0, 1)

@@ -59,7 +59,7 @@ class Probe:
         numbers: dict[str, float] = {}
         for name, batches in self.semantic.items():
             quality = MeanIoU(len(batches[0].names), ignore=VOID)
-            embeddings = objective.encode_names(batches[0].names, templates=objective.templates[:1])
+            embeddings = objective.embed(batches[0].names)
             for number, batch in enumerate(batches):
                 maps = zip(semantic_maps(objective, batch, embeddings), label_maps(batch), strict=True)
                 for index, (prediction, target) in enumerate(maps):

@@ -151,10 +151,12 @@ class Run:
     ):
         assert isinstance(objective, nn.Module)
         self.recipe, self.objective, self.evaluate, self.pictures = recipe, objective, evaluate, pictures
-        # accelerate would keep the precision of the first run of this Python process.
-        AcceleratorState._reset_state()
+        precision = mixed_precision(recipe.precision)
+        # accelerate refuses another precision than that of the first run of a Python process.
+        if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
+            AcceleratorState._reset_state()
         self.accelerator = Accelerator(
-            mixed_precision=mixed_precision(recipe.precision),
+            mixed_precision=precision,
             gradient_accumulation_steps=recipe.accumulation,
             kwargs_handlers=[
                 DistributedDataParallelKwargs(find_unused_parameters=True),

@@ -23,6 +23,7 @@ from omgvision.training.guidance import WordGuidance
 from omgvision.training.objective import SegmentationObjective, next_clicks, with_small_masks
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
 from omgvision.training.trainer import train
+from omgvision.training.words import LearnedWords
 
 tokenizer = cache(build_clip_tokenizer)
 
@@ -56,10 +57,10 @@ def tiny(
         dense_loss_weight=1.0,
         region_loss_weight=1.0,
     )
+    model = OmgSegForUniversalSegmentation(config)
     return SegmentationObjective(
-        OmgSegForUniversalSegmentation(config),
-        tokenizer=tokenizer(),
-        templates=TEMPLATES,
+        model,
+        embed=LearnedWords(model, tokenizer=tokenizer(), templates=TEMPLATES),
         settings=settings,
         guidance=guidance,
         points=points,

