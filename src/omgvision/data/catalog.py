@@ -108,6 +108,10 @@ def open_dataset(
     pair = _find_masks(request)
     if pair is not None:
         return _open_mask_folder(request, images=pair[0], masks=pair[1])
+    if any(path.suffix.lower() in IMAGE_SUFFIXES for path in request.path.iterdir()):
+        raise ValueError(
+            f"{request.path} is a folder of images: give that of their masks as well (masks=…, in the shell --masks)"
+        )
     jsons = sorted(path.name for path in chain(request.path.glob("*.json"), request.path.glob("annotations/*.json")))
     hint = f"; there are json files in it, give one of them: {', '.join(jsons[:4])}" if jsons else ""
     raise ValueError(f"{request.path} has no layout that is known{hint}. Known are: {'; '.join(LAYOUTS)}")
@@ -121,7 +125,7 @@ def _open_json(request: _Request) -> Reader:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        raise ValueError(f"{path} is not a json file: expected {LAYOUTS[0]}; or a folder") from None
+        raise ValueError(f"{path} is not a JSON file: expected {LAYOUTS[0]}; or a folder") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no json object: expected images or videos, annotations and categories")
     first = _first_entry(content, "annotations")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,7 @@ def test_lvis_finds_photographs_by_address(lvis: Path) -> None:
 def test_lvis_in_one_folder(lvis: Path) -> None:
     dataset = Lvis(lvis, images=lvis.parent / "val2017")
     assert dataset[0].sample_id == "2"
+    assert pickle.loads(pickle.dumps(dataset))[0].areas().tolist() == [24], "worker processes get a copy"  # noqa: S301
     assert dataset.findings.counts == {"images that are missing": 2}
 
 
