@@ -13,7 +13,7 @@ import omgvision
 from omg_cli.main import run
 from tests.golden import load as golden
 
-VERBS = ["segment", "click", "convert", "models", "train", "data"]
+VERBS = ["segment", "click", "convert", "models", "train", "score", "data"]
 
 
 @pytest.fixture

@@ -1,29 +1,13 @@
-"""AP equal to pycocotools' own run."""
+"""AP: what goes in, and what does not."""
 
-import json
-from pathlib import Path
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from omgvision.evaluation.average_precision import NAMES, AveragePrecision
-
-
-@pytest.mark.parametrize("kind", ["segm", "bbox"])
-@pytest.mark.parametrize("by_category", [True, False])
-def test_equal_to_cocoeval(recorded: Path, kind, by_category: bool):
-    folder = recorded / "coco_instances"
-    expected = json.loads((folder / "expected.json").read_text())
-    key = kind if by_category else f"{kind}_no_categories"
-    if key not in expected:
-        key = next(name for name in expected if name.startswith(kind) and name != kind)
-    metric = AveragePrecision(json.loads((folder / "gt.json").read_text()), kind=kind, by_category=by_category)
-    metric.update(json.loads((folder / f"pred_{kind}.json").read_text()))
-    numbers = metric.compute()
-    for name in NAMES:
-        assert numbers[name] == pytest.approx(expected[key][name], abs=1e-9), name
+from omgvision.evaluation.average_precision import AveragePrecision
 
 
 def truth() -> dict:
@@ -47,12 +31,61 @@ def truth() -> dict:
     }
 
 
+MASK = truth()["annotations"][0]["segmentation"]
+
+
 def test_the_truth_is_perfect_and_nothing_is_zero(capsys: pytest.CaptureFixture[str]):
     metric = AveragePrecision(truth())
-    assert metric.compute()["AP"] == 0
-    metric.update(
-        [{"image_id": 1, "category_id": 1, "score": 0.5, "segmentation": truth()["annotations"][0]["segmentation"]}]
-    )
+    nothing = metric.compute()
+    assert nothing["AP"] == nothing["AR100"] == 0
+    assert math.isnan(nothing["APl"])  # no large object, no number
+    metric.update("1", [{"category_id": 1, "score": 0.5, "segmentation": MASK}])
     assert metric.compute()["AP"] == pytest.approx(1)
     assert metric.compute() == metric.compute()
+    assert metric.per_category == {1: pytest.approx(1)}
     assert capsys.readouterr().out == ""
+
+
+def test_boxes_are_found_in_masks_and_a_given_box_decides():
+    metric = AveragePrecision(truth(), kind="bbox")
+    metric.update("1", [{"category_id": 1, "score": 0.5, "segmentation": MASK}])
+    assert metric.compute()["AP"] == pytest.approx(1)
+    metric = AveragePrecision(truth(), kind="bbox")
+    metric.update("1", [{"category_id": 1, "score": 0.5, "segmentation": MASK, "bbox": [0, 0, 1, 1]}])
+    assert metric.compute()["AP"] == 0
+
+
+def test_plain_run_lengths_and_polygons_are_masks_too():
+    plain = {"size": [8, 8], "counts": [18, 4, 4, 4, 4, 4, 4, 4, 18]}
+    for segmentation in (plain, [[2, 2, 6, 2, 6, 6, 2, 6]]):
+        metric = AveragePrecision(truth())
+        metric.update("1", [{"category_id": 1, "score": 0.5, "segmentation": segmentation}])
+        assert metric.compute()["AP"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("image", "change", "message"),
+    [
+        ("7", {}, "expected an image of the ground truth, got 7"),
+        ("1", {"score": math.nan}, "score: expected a number, got nan in image 1"),
+        (
+            "1",
+            {"segmentation": {"size": [9, 8], "counts": "1"}},
+            r"expected the size of the image \[8, 8\], got \[9, 8\]",
+        ),
+        ("1", {"segmentation": {"size": [8, 8], "counts": "!!"}}, "a text that does not decode"),
+        ("1", {"segmentation": {"size": [8, 8], "counts": "P1"}}, r"expected runs over 64 pixels, got 32"),
+        ("1", {"segmentation": None}, "expected run lengths with size and counts, or polygons"),
+    ],
+)
+def test_bad_detections_are_named(image: str, change: dict, message: str):
+    detection = {"category_id": 1, "score": 0.5, "segmentation": MASK} | change
+    with pytest.raises(ValueError, match=message):
+        AveragePrecision(truth()).update(image, [detection])
+
+
+def test_a_detection_needs_what_is_compared():
+    with pytest.raises(ValueError, match="segmentation: expected one in every detection"):
+        AveragePrecision(truth()).update("1", [{"category_id": 1, "score": 0.5, "bbox": [0, 0, 1, 1]}])
+    with pytest.raises(ValueError, match="bbox: expected x, y, width, height"):
+        AveragePrecision(truth(), kind="bbox").update("1", [{"category_id": 1, "score": 0.5, "bbox": [0, 0, 1]}])

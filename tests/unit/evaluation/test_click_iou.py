@@ -1,46 +1,11 @@
-"""Clicks: RITM's rule on its recorded sequences, IoU per click."""
+"""Clicks: where the next one goes, IoU per click."""
 
-import json
-from pathlib import Path
-from typing import Any
+import math
 
 import numpy as np
 import pytest
-from pycocotools import mask as coco_mask
 
 from omgvision.evaluation.click_iou import ClickIoU, mask_iou, next_click
-
-
-def decode(runs: Any) -> np.ndarray | None:
-    return None if runs is None else coco_mask.decode(runs).astype(bool)
-
-
-def shifted(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    moved = np.zeros_like(mask)
-    height, width = mask.shape
-    moved[max(rows, 0) : height + min(rows, 0), max(columns, 0) : width + min(columns, 0)] = mask[
-        max(-rows, 0) : height - max(rows, 0), max(-columns, 0) : width - max(columns, 0)
-    ]
-    return moved
-
-
-def test_clicks_and_ious_equal_to_ritm(recorded: Path):
-    expected = json.loads((recorded / "interactive" / "expected.json").read_text())
-    for sample in expected["samples"]:
-        target, ignore = decode(sample["gt"]), decode(sample["ignore"])
-        assert target is not None
-        prediction = np.zeros_like(target)
-        guess = shifted(target, 15, -20)
-        rows, columns = np.ogrid[: target.shape[0], : target.shape[1]]
-        taken: list[tuple[int, int]] = []
-        for click, iou in zip(sample["clicks_yx_positive"], sample["ious"], strict=True):
-            row, column, positive = next_click(target, prediction, taken=taken, ignore=ignore)
-            assert [row, column, positive] == click, sample["id"]
-            taken.append((row, column))
-            disk = (rows - row) ** 2 + (columns - column) ** 2 <= sample["disk_radius"] ** 2
-            guess[disk] = target[disk]
-            prediction = guess
-            assert mask_iou(prediction, target, ignore=ignore) == pytest.approx(iou, abs=1e-6)
 
 
 def test_first_click_is_the_middle_of_the_object():
@@ -62,13 +27,47 @@ def test_the_larger_error_is_clicked():
 
 def test_means_over_objects():
     quality = ClickIoU(2)
-    quality.update([0.5, 0.9])
-    quality.update([0.7, 0.7])
+    quality.update("a", [0.5, 0.9])
+    quality.update("b", [0.7, 0.7])
+    quality.update("b", [0.1, 0.1])  # a repeated object counts once
     assert quality.compute() == pytest.approx({"IoU@1": 0.6, "IoU@2": 0.8})
     assert quality.number_of_clicks(0.85) == 2
     assert quality.number_of_clicks(0.6) == 1.5
-    with pytest.raises(ValueError, match="each of 2 clicks"):
-        quality.update([0.1])
+
+
+def test_a_sequence_may_end_early():
+    quality = ClickIoU(3)
+    quality.update("a", [0.5, 0.9])
+    assert quality.compute() == pytest.approx({"IoU@1": 0.5, "IoU@2": 0.9, "IoU@3": 0.9})
+    assert quality.clicks_needed(0.9) == [2]
+    assert quality.clicks_needed(0.95) == [3]
+
+
+def test_shares_of_processes_are_merged():
+    objects = {"a": [0.1], "b": [0.7], "c": [0.2]}
+
+    def score(names: str) -> ClickIoU:
+        quality = ClickIoU(1)
+        for name in names:
+            quality.update(name, objects[name])
+        return quality
+
+    left = score("cb")
+    left.merge(score("ab"))
+    assert left.compute() == score("abc").compute()
+
+
+def test_no_objects_and_bad_values():
+    assert math.isnan(ClickIoU(2).compute()["IoU@2"])
+    assert math.isnan(ClickIoU(2).number_of_clicks(0.9))
+    for ious, message in (
+        ([], "expected 1 to 2"),
+        ([0.1, 0.2, 0.3], "got 3"),
+        ([math.nan], "got nan"),
+        ([1.5], "got 1.5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ClickIoU(2).update("a", ious)
 
 
 def test_two_empty_masks_agree():

@@ -37,5 +37,7 @@ def score_ade20k(ground_truth: Path, predictions: Path, *, workers: int = 1) -> 
 
 def _update(ground_truth: Path, predictions: Path, metric: MeanIoU, name: Path) -> None:
     prediction, target = read(read_labels, predictions / name), read(read_labels, ground_truth / name)
+    if target.max(initial=0) > ADE20K_CLASSES:
+        raise ValueError(f"{ground_truth / name}: expected labels 0 to {ADE20K_CLASSES}, got {target.max()}")
     with complete(predictions / name):
         metric.update(name.as_posix(), prediction.astype(np.int32) - 1, target.astype(np.int32) - 1)

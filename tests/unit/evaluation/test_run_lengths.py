@@ -1,0 +1,38 @@
+"""Run-length masks: equal to pycocotools, and nothing else gets through."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from omgvision.evaluation.run_lengths import compressed, decode_counts
+
+
+def encode(mask: np.ndarray) -> dict[str, Any]:
+    runs: Any = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return runs
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+@pytest.mark.parametrize("size", [(1, 1), (3, 300), (200, 170)])
+def test_decodes_what_pycocotools_encodes(size: tuple[int, int], share: float):
+    mask = np.random.default_rng(0).random(size) < share
+    runs = encode(mask)
+    counts = decode_counts(runs["counts"])
+    assert counts.sum() == mask.size
+    values = np.repeat(np.arange(counts.size) % 2, counts)
+    assert np.array_equal(values, mask.ravel(order="F"))
+    for segmentation in (runs, {**runs, "counts": runs["counts"].decode()}, {**runs, "counts": counts.tolist()}):
+        assert compressed(segmentation, size=size) == {"size": list(size), "counts": runs["counts"]}
+
+
+@pytest.mark.parametrize("counts", ["\x00", "z", "é", "P", "oooooooooooooooo0", [3, -1, 62], [64, 1]])
+def test_what_does_not_decode_is_refused(counts: str | list[int]):
+    with pytest.raises(ValueError, match=r"^segmentation: expected "):
+        compressed({"size": [8, 8], "counts": counts}, size=(8, 8))
+
+
+def test_polygons_need_three_points():
+    with pytest.raises(ValueError, match="three points"):
+        compressed([[1, 1, 2, 2]], size=(8, 8))
