@@ -161,17 +161,6 @@ def read_annotations(path: str | Path, *, keys: Mapping[str, Collection[str]]) -
     return content
 
 
-def check_files_exist(folder: Path, file_names: Collection[str], *, what: str) -> None:
-    """Raises ValueError naming the first of `file_names` that is not in `folder`."""
-    if not folder.is_dir():
-        raise ValueError(f"{what}: no such folder: {folder}")
-    missing = [name for name in file_names if not (folder / name).is_file()]
-    if missing:
-        raise ValueError(
-            f"{what}: {len(missing)} of {len(file_names)} files are missing, the first: {folder / missing[0]}"
-        )
-
-
 def read_rgb(path: Path, *, size: tuple[int, int] | None = None) -> Tensor:
     """Decodes to uint8 [3, H, W] (a view of H, W, 3 memory).
 
