@@ -20,6 +20,7 @@ that draws them anew from the recorded seed.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -233,8 +234,8 @@ def test_whole_map():
     assert_gradients(golden_model(), torch.stack(list(losses.values())).sum(), case)
 
 
-def prompt_step(model: OmgSegForUniversalSegmentation) -> OmgSegOutput:
-    """A training batch of noised points: prompt i against mask i."""
+def prompt_step(model: OmgSegForUniversalSegmentation) -> Any:
+    """Output of a training batch of noised points: prompt i against mask i."""
     recorded = load("tiny_io_g4_loss_sam")
     low, size = recorded["noised_query_bbox_logit"].sigmoid().chunk(2, dim=-1)
     boxes = torch.cat((low - size / 2, low + size / 2), dim=-1) * torch.tensor([120.0, 90.0, 120.0, 90.0])
