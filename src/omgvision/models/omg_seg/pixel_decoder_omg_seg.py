@@ -6,7 +6,7 @@ Letters: B pictures, C width, S tokens of all levels, L levels, P sampling point
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,17 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .position_omg_seg import sine_position_2d
 
 QUERIES_AT_ONCE = 4096
-"""Queries whose sampling points are prepared together; their indices then stay in the processor's cache."""
+"""Tokens that a layer takes at once in inference on CPU. What it makes on the way then stays in the cache, and its
+memory is used again instead of being mapped afresh, which costs ten times what adding two planes does."""
+
+
+def _inference_on_cpu(*tensors: Tensor) -> bool:
+    """Whether shortcuts may be taken that only pay on CPU and without gradients."""
+    return (
+        all(tensor.device.type == "cpu" for tensor in tensors)
+        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+        and not torch.compiler.is_exporting()
+    )
 
 
 def deformable_attention_sampling(
@@ -57,52 +67,75 @@ def deformable_attention_embedding_bag(
     The four bilinear neighbours of every sampling point are rows of one value table and their weight is the product of
     bilinear and attention weight, so that a single fused gather-and-sum does all heads, levels and points.
     """
+    rows, shares = _bilinear_corners(locations, weights, shapes=shapes, tokens=value.shape[1])
     table = value.flatten(0, 2)
-    parts = []
-    for part in zip(locations.split(QUERIES_AT_ONCE, dim=1), weights.split(QUERIES_AT_ONCE, dim=1), strict=True):
-        rows, shares = _bilinear_corners(*part, shapes=shapes, tokens=value.shape[1])
-        summed = F.embedding_bag(rows.flatten(0, 2), table, per_sample_weights=shares.flatten(0, 2), mode="sum")
-        parts.append(summed.view(*rows.shape[:2], -1))
-    return torch.cat(parts, dim=1)
+    summed = F.embedding_bag(rows.flatten(0, 2), table, per_sample_weights=shares.flatten(0, 2), mode="sum")
+    return summed.view(*rows.shape[:2], -1)
 
 
 def _bilinear_corners(
     locations: Tensor, weights: Tensor, *, shapes: Sequence[tuple[int, int]], tokens: int
 ) -> tuple[Tensor, Tensor]:
-    """Rows of the value table [B·S·M, E] that each query reads, int32 [B, N, M, L·P·4], and their weights."""
-    batch, _, heads = locations.shape[:3]
+    """Rows of the value table [B·S·M, E] that each query reads, int32 [B, N, M, 4·L·P], and their weights.
+
+    Until the last step everything is a plane of K = M·L·P columns: the processor is quick along long rows only.
+    """
+    batch, queries, heads, levels, points = weights.shape
     device = locations.device
-    sizes = torch.tensor(shapes, dtype=torch.int32, device=device)
-    height, columns = sizes[:, 0, None], sizes[:, 1, None]
-    starts = (sizes[:, 0] * sizes[:, 1]).cumsum(0, dtype=torch.int32) - sizes[:, 0] * sizes[:, 1]
+    height, width = torch.tensor(shapes, dtype=torch.int32, device=device).unbind(1)
+    starts = (height * width).cumsum(0, dtype=torch.int32) - height * width
+    sizes = torch.stack((width, height))[:, None, :, None].expand(-1, heads, -1, points).flatten(1)
 
-    x = locations[..., 0] * columns - 0.5
-    y = locations[..., 1] * height - 0.5
-    left, top = x.floor(), y.floor()
-    right_share, bottom_share = x - left, y - top
+    xy = locations.movedim(-1, 2).flatten(3) * sizes - 0.5
+    low = xy.floor()
+    share = xy - low
     # Far outside points only need to stay outside; the clamp keeps the conversion to int32 defined.
-    column = left.clamp_(-2, max(w for _, w in shapes) + 1).to(torch.int32)
-    row = top.clamp_(-2, max(h for h, _ in shapes) + 1).to(torch.int32)
-
-    columns_pair = torch.stack((column, column + 1), dim=-1)
-    rows_pair = torch.stack((row, row + 1), dim=-1)
-    limit_x, limit_y = columns[..., None], height[..., None]
-    share_x = torch.stack((1 - right_share, right_share), dim=-1) * ((columns_pair >= 0) & (columns_pair < limit_x))
-    share_y = torch.stack((1 - bottom_share, bottom_share), dim=-1) * ((rows_pair >= 0) & (rows_pair < limit_y))
-    share_y *= weights[..., None]
-    columns_pair = torch.minimum(columns_pair.clamp_min_(0), limit_x - 1)
-    rows_pair = torch.minimum(rows_pair.clamp_min_(0), limit_y - 1)
+    low = low.clamp_(-2, max(map(max, shapes)) + 1).to(torch.int32)
+    cells = torch.stack((low, low + 1), dim=3)
+    shares = torch.stack((1 - share, share), dim=3)
+    inside = torch.minimum(cells.clamp_min(0), sizes[:, None] - 1)
+    shares *= inside == cells
+    (column, row), (share_x, share_y) = inside.unbind(2), shares.unbind(2)
+    share_y *= weights.flatten(2)[:, :, None]
 
     # Row of (picture b, token s, head m) = (b·S + s)·M + m; the parts that do not depend on the corner go in early.
-    owner = torch.arange(batch, dtype=torch.int32, device=device).view(-1, 1, 1, 1, 1, 1) * (tokens * heads)
-    owner = owner + torch.arange(heads, dtype=torch.int32, device=device).view(-1, 1, 1, 1)
-    rows_pair = (rows_pair * limit_x + starts[:, None, None]) * heads + owner
-    rows = rows_pair[..., :, None] + (columns_pair * heads)[..., None, :]
-    shares = share_y[..., :, None] * share_x[..., None, :]
-    return rows.flatten(3), shares.flatten(3)
+    first = torch.arange(heads, dtype=torch.int32, device=device)[:, None, None] + starts[:, None] * heads
+    column *= heads
+    row *= sizes[0] * heads
+    row += first.expand(-1, -1, points).flatten()
+    row += torch.arange(batch, dtype=torch.int32, device=device).view(-1, 1, 1, 1) * (tokens * heads)
+
+    def corners(operation: Callable[..., Tensor], vertical: Tensor, horizontal: Tensor) -> Tensor:
+        """Every (top, bottom) with every (left, right), [B, N, 2, K] each, written straight to [B, N, M, 4·L·P]."""
+        pairs = vertical.new_empty(batch, queries, heads, 2, 2, levels * points)
+        vertical = vertical.unflatten(3, (heads, -1))[:, :, :, None]
+        horizontal = horizontal.unflatten(3, (heads, -1))[:, :, None]
+        operation(vertical, horizontal, out=pairs.permute(0, 1, 3, 4, 2, 5))
+        return pairs.flatten(3)
+
+    return corners(torch.add, row, column), corners(torch.mul, share_y, share_x)
 
 
-class SamplingOffsets(nn.Linear):
+class TokenLinear(nn.Linear):
+    """``nn.Linear`` on tokens [B, S, C], whose inference in float32 on CPU is a 1×1 convolution.
+
+    torch gives convolutions to oneDNN and matrices to MKL, which has half of oneDNN's speed on AMD processors.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not (
+            _inference_on_cpu(input, self.weight)
+            and input.dtype == self.weight.dtype == torch.float32
+            and torch.backends.mkldnn.is_available()
+        ):
+            return super().forward(input)
+        picture = input[:, :, None].permute(0, 3, 1, 2)  # [B, C, S, 1] in memory format channels_last: nothing moves
+        # A dilation means nothing to a single tap, but without one a single thread would not use oneDNN.
+        output = F.conv2d(picture, self.weight[:, :, None, None], self.bias, dilation=2)
+        return output.squeeze(3).transpose(1, 2)
+
+
+class SamplingOffsets(TokenLinear):
     """Where each head looks on each level; starts as a star of fixed directions whatever the query."""
 
     def __init__(self, width: int, *, heads: int, levels: int, points: int):
@@ -119,7 +152,7 @@ class SamplingOffsets(nn.Linear):
         return grid.expand(self.heads, self.levels, self.points, 2).flatten()
 
 
-class SamplingWeights(nn.Linear):
+class SamplingWeights(TokenLinear):
     """How much each sampled point counts, before the softmax; starts equal for all."""
 
 
@@ -138,34 +171,47 @@ class MultiScaleDeformableAttention(nn.Module):
         self.heads, self.levels, self.points = heads, levels, points
         self.sampling_offsets = SamplingOffsets(width, heads=heads, levels=levels, points=points)
         self.attention_weights = SamplingWeights(width, heads * levels * points)
-        self.value_proj = nn.Linear(width, width)
-        self.output_proj = nn.Linear(width, width)
+        self.value_proj = TokenLinear(width, width)
+        self.output_proj = TokenLinear(width, width)
 
-    def forward(self, queries: Tensor, values: Tensor, references: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
-        """queries and values [B, S, C], references [S, 2] as xy fractions, shapes of the levels → [B, S, C]."""
-        batch, count, width = queries.shape
-        value = self.value_proj(values).view(batch, -1, self.heads, width // self.heads)
-        offsets = self.sampling_offsets(queries).view(batch, count, self.heads, self.levels, self.points, 2)
-        weights = self.attention_weights(queries).view(batch, count, self.heads, -1).softmax(-1)
-        weights = weights.view(batch, count, self.heads, self.levels, self.points)
+    def values(self, tokens: Tensor) -> Tensor:
+        """What can be sampled of tokens [B, S, C]: [B, S, M, E]."""
+        return self.value_proj(tokens).unflatten(2, (self.heads, -1))
+
+    def forward(self, queries: Tensor, value: Tensor, references: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
+        """queries [B, N, C], value [B, S, M, E], references [N, 2] as xy fractions, (Hᵢ, Wᵢ) of levels → [B, N, C]."""
+        offsets = self.sampling_offsets(queries).unflatten(2, (-1, 2))
+        logits = self.attention_weights(queries).unflatten(2, (self.heads, -1))
         # At least float32: bfloat16 places a point only to half a cell, and torch's CPU grid_sample of half precision
         # reads beyond the plane (seen in 2.13: NaN from neighbouring memory).
         exact = torch.promote_types(value.dtype, torch.float32)
-        value, weights, offsets = value.to(exact), weights.to(exact), offsets.to(exact)
-        normalizer = offsets.new_tensor([(w, h) for h, w in shapes])[:, None, :]
-        locations = references[:, None, None, None, :].to(exact) + offsets / normalizer
-        needs_gradient = torch.is_grad_enabled() and (value.requires_grad or offsets.requires_grad)
+        value, logits, offsets = value.to(exact), logits.to(exact), offsets.to(exact)
         # embedding_bag has no fast backward and is slow for very narrow heads.
         use_bag = (
-            value.device.type == "cpu"
-            and not needs_gradient
+            _inference_on_cpu(value, offsets, logits)
             and value.dtype == torch.float32
-            and width // self.heads >= 16
+            and value.shape[3] >= 16
             and value.numel() < 2**31
-            and not torch.compiler.is_exporting()
         )
+        weights = _softmax_of_few(logits) if use_bag else logits.softmax(-1)
+        # Rows of x and rows of y instead of pairs: long enough for the processor's vectors.
+        sizes = offsets.new_tensor([(w, h) for h, w in shapes]).t()
+        sizes = sizes[:, None, :, None].expand(-1, self.heads, -1, self.points).flatten(1)
+        locations = references[:, :, None].to(exact) + offsets.transpose(2, 3).contiguous() / sizes
         sample = deformable_attention_embedding_bag if use_bag else deformable_attention_sampling
-        return self.output_proj(sample(value, shapes, locations, weights).to(queries.dtype))
+        sampled = sample(
+            value,
+            shapes,
+            locations.unflatten(3, (self.heads, self.levels, self.points)).movedim(2, -1),
+            weights.unflatten(3, (self.levels, self.points)),
+        )
+        return self.output_proj(sampled.to(queries.dtype))
+
+
+def _softmax_of_few(logits: Tensor) -> Tensor:
+    """Softmax over a last dimension of a dozen, for which torch's own needs four times as long on CPU."""
+    powers = (logits - logits.amax(-1, keepdim=True)).exp_()
+    return powers.div_(powers.sum(-1, keepdim=True))
 
 
 class PixelDecoderLayer(GradientCheckpointingLayer):
@@ -175,16 +221,23 @@ class PixelDecoderLayer(GradientCheckpointingLayer):
         super().__init__()
         self.self_attn = MultiScaleDeformableAttention(width, heads=heads, levels=levels, points=points)
         self.norm1 = nn.LayerNorm(width)
-        self.fc1 = nn.Linear(width, ffn_dim)
-        self.fc2 = nn.Linear(ffn_dim, width)
+        self.fc1 = TokenLinear(width, ffn_dim)
+        self.fc2 = TokenLinear(ffn_dim, width)
         self.norm2 = nn.LayerNorm(width)
 
     def forward(
         self, tokens: Tensor, positions: Tensor, references: Tensor, shapes: Sequence[tuple[int, int]]
     ) -> Tensor:
         """tokens [B, S, C], positions [S, C], references [S, 2] → [B, S, C]."""
-        tokens = self.norm1(tokens + self.self_attn(tokens + positions, tokens, references, shapes))
-        return self.norm2(tokens + self.fc2(F.relu(self.fc1(tokens), inplace=True)))
+        value = self.self_attn.values(tokens)
+        count = max(1, QUERIES_AT_ONCE // len(tokens)) if _inference_on_cpu(tokens, value) else tokens.shape[1]
+        parts = []
+        for part, places, centres in zip(
+            tokens.split(count, dim=1), positions.split(count), references.split(count), strict=True
+        ):
+            part = self.norm1(part + self.self_attn(part + places, value, centres, shapes))
+            parts.append(self.norm2(part + self.fc2(F.relu(self.fc1(part), inplace=True))))
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
 class ConvNorm(nn.Module):
@@ -270,10 +323,10 @@ class PixelDecoder(nn.Module):
             tokens = layer(tokens, positions, references, shapes)
         memories = list(tokens.split([h * w for h, w in shapes], dim=1))
 
-        finest = memories[-1].transpose(1, 2).unflatten(2, shapes[-1])
+        finest = memories[-1].unflatten(1, shapes[-1]).permute(0, 3, 1, 2)
         lateral = self.lateral_conv(stride4)
-        fused = lateral + F.interpolate(finest, size=lateral.shape[-2:], mode="bilinear", align_corners=False)
-        return self.mask_projection(F.relu(self.output_conv(fused))), memories, shapes
+        fused = lateral.add_(F.interpolate(finest, size=lateral.shape[-2:], mode="bilinear", align_corners=False))
+        return self.mask_projection(F.relu(self.output_conv(fused), inplace=True)), memories, shapes
 
 
 __all__ = [
