@@ -62,6 +62,50 @@ def segment(report: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def training(report: dict[str, Any]) -> str:
+    """Times and memory of benchmarks/training.py, stage by stage."""
+    losses, peaks, waiting = report["losses"], report["peak_bytes"], report["waiting"]
+    stages = ("matcher", "loss", "backward", "whole")
+    names = {"ours": "omgvision", "transformers": "transformers' Mask2FormerLoss"}
+    rows = [
+        [name, *[f"{losses['median'][who][stage]:.2f}" for stage in stages], _mebibytes(peaks[who])]
+        for who, name in names.items()
+    ]
+    ratio = losses["transformers over ours"]
+    peak = max(peaks["transformers"].values()) / max(peaks["ours"].values())
+    rows.append(["the second over the first", *[f"{ratio[stage]:.1f}×" for stage in stages], f"{peak:.1f}×"])
+    sizes = ", ".join(f"{report[name]} {name}" for name in ("queries", "classes", "predictions", "points", "segments"))
+    parts = [
+        f"**Matcher and losses: {sizes}, {report['size'][1]}×{report['size'][0]}**",
+        _table(["seconds", *stages, "peak MiB"], rows),
+        f"Matcher and loss together: {ratio['matcher and loss']:.1f} times faster.",
+    ]
+    stages = ("data", "forward", "matcher", "loss", "backward", "optimizer", "whole")
+    rows = []
+    for name, title in (("head", "full-size head on given features"), ("nano", "recipe nano, last resolution")):
+        entry = report[name]
+        seconds, peak = entry["median"], peaks[name]
+        rows.append([f"{title}: seconds", *[f"{seconds[stage]:.2f}" if stage in seconds else "" for stage in stages]])
+        speeds = entry["images_per_second"]
+        rows.append(["images a second", *[f"{speeds[stage]:.2f}" if stage in speeds else "" for stage in stages]])
+        cells = [f"{peak[stage] / 2**20:.0f}" if stage in peak else "" for stage in stages[:-1]]
+        rows.append(["peak MiB", *cells, _mebibytes(peak)])
+    parts.append("**A training step, stage by stage**")
+    parts.append(_table(["", *stages], rows))
+    machine = report["machine"]
+    parts.append(
+        f"The loop of nano waits for batches {100 * waiting['share']:.1f} % of its time. {machine['cpu']}, "
+        f"{machine['threads']} threads, float32, torch {machine['torch']}, transformers {machine['transformers']}; "
+        f"medians of {report['repeats']} alternating runs of the losses by `{report['command']}`."
+    )
+    return "\n\n".join(parts)
+
+
+def _mebibytes(peaks: dict[str, int]) -> str:
+    """The highest of the stages."""
+    return f"{max(peaks.values()) / 2**20:.0f}"
+
+
 def nano(report: dict[str, Any]) -> str:
     """Held-out numbers of the bundled weights beside the same model untrained and the best trivial baseline."""
     columns = {"trained": "omg-seg-nano", "untrained": "random initialisation", "trivial": "best trivial baseline"}
@@ -75,6 +119,7 @@ def nano(report: dict[str, Any]) -> str:
 
 SOURCES: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
     "segment": (ROOT / "benchmarks" / "results" / "segment.json", segment),
+    "training": (ROOT / "benchmarks" / "results" / "training.json", training),
     "nano": (ROOT / "docs" / "results" / "nano.json", nano),
 }
 

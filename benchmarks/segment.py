@@ -240,10 +240,9 @@ class Plain:
             pixels = self.processor(image, size=_same_size(image), return_tensors="pt")["pixel_values"]
         with clock.stage("backbone"):
             features = self.model.model.backbone(pixels).feature_maps
-        sampling = pixel_decoder_omg_seg.deformable_attention_sampling
         with (
             clock.stage("pixel decoder"),
-            mock.patch.object(pixel_decoder_omg_seg, "deformable_attention_embedding_bag", sampling),
+            mock.patch.object(pixel_decoder_omg_seg, "_inference_on_cpu", return_value=False),
         ):
             mask_features, memories, shapes = self.model.model.pixel_decoder(features)
         with clock.stage("decoder"):
@@ -387,7 +386,7 @@ def _summary(runs: list[dict[str, float]]) -> dict[str, Any]:
     return {"median": median, "runs": runs}
 
 
-def _resident_bytes(field: Literal["VmRSS", "VmHWM"]) -> int:
+def resident_bytes(field: Literal["VmRSS", "VmHWM"]) -> int:
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith(field))
@@ -402,13 +401,13 @@ def measure_memory(setup: Setup, path: PathName, size: tuple[int, int], survivor
     image = picture(size)
     decided = decisions(setup, size, survivors)
     gc.collect()
-    loaded = _resident_bytes("VmRSS")
+    loaded = resident_bytes("VmRSS")
     reset = Path("/proc/self/clear_refs")
     if reset.exists():
         reset.write_text("5")  # the peak starts again from what is resident now
     with torch.inference_mode():
         runner.decide(runner.predict(image, Clock()), decided, size)
-    return _resident_bytes("VmHWM") - loaded
+    return resident_bytes("VmHWM") - loaded
 
 
 def measure_memory_apart(setup: Setup, *, quick: bool) -> dict[str, Any]:

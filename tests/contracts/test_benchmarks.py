@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import make_tables, segment
+from benchmarks import make_tables, segment, training
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,6 +46,27 @@ def test_the_benchmark_runs_and_its_table_is_made(tmp_path: Path) -> None:
     table = make_tables.segment(json.loads(output.read_text(encoding="utf-8")))
     assert "128×96, 4 queries hold a segment" in table
     assert "transformers' Mask2Former head, over omgvision" in table
+
+
+def test_transformers_losses_are_the_same_as_ours() -> None:
+    """What is timed side by side computes the same, up to the random points."""
+    setup = training.quick_setup()
+    given = training.problem(setup)
+    torch.manual_seed(0)
+    ours, theirs = (build(setup)(given, training.Stages()) for build in training.LOSSES.values())
+    for name, loss in ours.items():
+        torch.testing.assert_close(loss, theirs[name], rtol=0.03, atol=0)
+
+
+@pytest.mark.slow
+def test_the_training_benchmark_runs_and_its_table_is_made(tmp_path: Path) -> None:
+    output = tmp_path / "training.json"
+    command = [sys.executable, "-m", "benchmarks.training", "--quick", "--output", str(output)]
+    subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, cwd=ROOT)
+    report = json.loads(output.read_text(encoding="utf-8"))
+    assert set(report["peak_bytes"]) == set(training.SUBJECTS)
+    assert 0 <= report["waiting"]["share"] < 1
+    assert "12 queries, 7 classes, 4 predictions" in make_tables.training(report)
 
 
 def test_pages_show_the_result_files() -> None:
