@@ -141,38 +141,56 @@ def _compare(
     union = table.sum(1)[1:, None] + table.sum(0)[None, 1:] - shared
     region = np.divide(shared, union, out=np.ones_like(union), where=union > 0)
 
+    if not counted.all():
+        prediction, target = (np.where(target == VOID, 0, labels) for labels in (prediction, target))
     dtype = np.min_scalar_type((1 << max(objects, proposals, 1)) - 1)
-    outside = target == VOID
-    guess = _boundaries(_planes(prediction, proposals, dtype), outside)
-    truth = _boundaries(_planes(target, objects, dtype), outside)
-    drawn = guess | truth
-    rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
-    if rows.size:
-        # Nothing is asked outside of where there are boundaries.
-        window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        guess, truth = np.ascontiguousarray(guess[window]), np.ascontiguousarray(truth[window])
+    guess, truth = _find_boundaries(prediction, proposals, dtype), _find_boundaries(target, objects, dtype)
     radius = math.ceil(BOUNDARY_SHARE * np.linalg.norm(target.shape))
-    near_truth, guess_length = _meetings(guess, dilate(truth, radius), proposals, objects)
-    near_guess, truth_length = _meetings(truth, dilate(guess, radius), objects, proposals)
-    return region, _f_measure(near_truth, guess_length[:, None], near_guess.T, truth_length[None])
+    guessed, true = _unpack(guess.bits, proposals), _unpack(truth.bits, objects)
+    near_truth = guessed.T @ _unpack(_near(guess, truth, radius), objects)
+    near_guess = true.T @ _unpack(_near(truth, guess, radius), proposals)
+    return region, _f_measure(near_truth, guessed.sum(0)[:, None], near_guess.T, true.sum(0)[None])
 
 
-def _planes(labels: np.ndarray, count: int, dtype: np.dtype) -> np.ndarray:
-    """[H, W] with bit k - 1 where the label is k, for k up to `count`."""
+@dataclass(frozen=True)
+class _Boundaries:
+    """Of all objects of a frame: where there are any, and a bit for each object there; [N] each."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    bits: np.ndarray
+
+
+def _find_boundaries(labels: np.ndarray, count: int, dtype: np.dtype) -> _Boundaries:
+    """Where an object (1 to `count`) differs from its right, lower or lower right neighbour, as in `_seg2bmap`."""
+    changes = np.zeros(labels.shape, dtype=bool)
+    changes[:, :-1] = labels[:, :-1] != labels[:, 1:]
+    changes[:-1] |= labels[:-1] != labels[1:]
+    changes[:-1, :-1] |= labels[:-1, :-1] != labels[1:, 1:]
+    rows, columns = np.divmod(np.flatnonzero(changes), labels.shape[1])
     bits = np.zeros(max(int(labels.max(initial=0)), count) + 1, dtype)
     bits[1 : count + 1] = np.left_shift(np.ones(count, dtype), np.arange(count, dtype=dtype))
-    return bits.take(labels)
+    lower, right = (np.minimum(place + 1, size - 1) for place, size in zip((rows, columns), labels.shape, strict=True))
+    own, *others = (
+        bits.take(labels[place]) for place in ((rows, columns), (rows, right), (lower, columns), (lower, right))
+    )
+    edges = (own ^ others[0]) | (own ^ others[1]) | (own ^ others[2])
+    kept = edges != 0
+    return _Boundaries(rows[kept], columns[kept], edges[kept])
 
 
-def _boundaries(planes: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """Where a plane differs from its right, lower or lower right neighbour, as the official `_seg2bmap` has it."""
-    planes = planes.copy()
-    planes[outside] = 0
-    edges = np.zeros_like(planes)
-    edges[:, :-1] = planes[:, :-1] ^ planes[:, 1:]
-    edges[:-1] |= planes[:-1] ^ planes[1:]
-    edges[:-1, :-1] |= planes[:-1, :-1] ^ planes[1:, 1:]
-    return edges
+def _near(points: _Boundaries, others: _Boundaries, radius: int) -> np.ndarray:
+    """The bits of all `others` that are at most `radius` from each of the points [N]."""
+    if not points.bits.size or not others.bits.size:
+        return np.zeros_like(points.bits)
+    # Nothing is asked outside of where the points are.
+    top, left = points.rows.min() - radius, points.columns.min() - radius
+    height, width = points.rows.max() + radius + 1 - top, points.columns.max() + radius + 1 - left
+    planes = np.zeros((height, width), points.bits.dtype)
+    rows, columns = others.rows - top, others.columns - left
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    planes[rows[inside], columns[inside]] = others.bits[inside]
+    return dilate(planes, radius)[points.rows - top, points.columns - left]
 
 
 def dilate(planes: np.ndarray, radius: int) -> np.ndarray:
@@ -197,13 +215,6 @@ def dilate(planes: np.ndarray, radius: int) -> np.ndarray:
         if offset:
             spread[:-offset] |= row[offset:]
     return spread
-
-
-def _meetings(points: np.ndarray, regions: np.ndarray, first: int, second: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of each of `first` planes of points in each of `second` planes of regions, and in all; [first, second]."""
-    places = np.flatnonzero(points)
-    own, other = _unpack(points.ravel()[places], first), _unpack(regions.ravel()[places], second)
-    return own.T @ other, own.sum(0)
 
 
 def _unpack(values: np.ndarray, count: int) -> np.ndarray:

@@ -130,7 +130,7 @@ class _Steadiness:
         for kept, now, before in zip(self._kept, frames, self._previous, strict=False):
             np.minimum(kept, limit - 1, out=kept)
             kept += 1
-            kept *= now == before
+            kept *= (now == before).view(np.uint8)
         self._previous = frames
         guess, truth = self._kept
         both = np.minimum(guess, truth)
