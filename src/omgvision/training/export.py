@@ -1,7 +1,8 @@
 """Trained weights as a folder that `omgvision.load` and transformers read."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,14 +13,23 @@ from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmenta
 from omgvision.models.omg_seg.processing_omg_seg import OmgSegProcessor
 from omgvision.models.omg_seg.vocabulary_omg_seg import build_clip_tokenizer
 
+WEIGHTS = "weights"
+"""Folder in a run's folder."""
 
-def export(
+
+def processor_for(image_size: int) -> OmgSegProcessor:
+    """Scales pictures so that their longest side has `image_size` pixels."""
+    size = {"longest_edge": image_size, "shortest_edge": image_size}
+    return OmgSegProcessor(OmgSegImageProcessor(size=size), build_clip_tokenizer())
+
+
+def export_weights(
     model: OmgSegForUniversalSegmentation,
     folder: Path,
     *,
     names: Sequence[str],
     things: Sequence[bool],
-    image_size: int,
+    processor: OmgSegProcessor,
     dtype: torch.dtype = torch.float16,
 ) -> Path:
     """Writes configuration, safetensors, processor and tokenizer; an earlier folder is replaced when all is written.
@@ -28,22 +38,28 @@ def export(
         model: Stays as it is, in training or evaluation mode and its own precision.
         folder: To be written.
         names, things: The vocabulary stored with the weights.
-        image_size: Longest side in pixels that the processor scales to.
+        processor: Saved beside the weights; `processor_for` makes the usual one.
         dtype: Of the stored weights.
     """
-    processor = OmgSegProcessor(
-        OmgSegImageProcessor(size={"longest_edge": image_size, "shortest_edge": image_size}), build_clip_tokenizer()
-    )
     copy = OmgSegForUniversalSegmentation(model.config)
     copy.load_state_dict(model.state_dict())
     copy.eval()
     with torch.inference_mode():
         copy.set_vocabulary(names, processor=processor, things=things)
+    nn.Module.to(copy, dtype)  # transformers' own `to` is typed for devices alone
+    with written_whole(folder) as partial:
+        copy.save_pretrained(partial)
+        processor.save_pretrained(partial)
+    return folder
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that takes its place when all is written; others may read its files then."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    nn.Module.to(copy, dtype)  # transformers' own `to` is typed for devices alone
-    copy.save_pretrained(partial)
-    processor.save_pretrained(partial)
+    yield partial
+    for path in partial.iterdir():  # safetensors makes its files private
+        path.chmod(0o644)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-    return folder

@@ -3,36 +3,12 @@
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from omgvision.data.transforms import IMAGE_MEAN, IMAGE_STD
-from omgvision.training.objective import SegmentationObjective
-from omgvision.training.probe import VOID, Probe, label_maps, semantic_maps
 from omgvision.visualization import draw_segments, segment_color
 
-
-class ProbePictures:
-    """The first pictures of each data set of a probe, in rows of picture, truth and prediction.
-
-    Args:
-        probe: Its semantic samples are shown.
-        count: Rows of each data set.
-    """
-
-    def __init__(self, probe: Probe, *, count: int = 4):
-        self.batches = {name: batches[0] for name, batches in probe.semantic.items()}
-        self.count = count
-
-    def __call__(self, objective: nn.Module) -> dict[str, Tensor]:
-        """objective in evaluation mode → name → uint8 [3, rows·H, 3·W]."""
-        assert isinstance(objective, SegmentationObjective)
-        shown: dict[str, Tensor] = {}
-        for name, batch in self.batches.items():
-            embeddings = objective.embed(batch.names)
-            maps = zip(batch.pixel_values, label_maps(batch), semantic_maps(objective, batch, embeddings), strict=True)
-            rows = [row(*one) for one in list(maps)[: self.count]]
-            shown[name] = torch.from_numpy(np.concatenate(rows)).permute(2, 0, 1)
-        return shown
+VOID = -1
 
 
 def row(pixel_values: Tensor, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ The numbers choose between runs; those to report come from `omgvision.evaluation
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,8 +17,22 @@ from omgvision.data.transforms import resize
 from omgvision.evaluation.click_iou import ClickIoU, mask_iou, next_click
 from omgvision.evaluation.mean_iou import MeanIoU
 from omgvision.training.objective import SegmentationObjective, moved
+from omgvision.training.pictures import VOID, row
 
-VOID = -1
+PICTURES = 4
+"""Samples of each data set that are shown during training."""
+
+
+class Evaluation(Protocol):
+    """What a run measures and shows of a model in training, given in evaluation mode with its averaged weights."""
+
+    def __call__(self, objective: nn.Module) -> dict[str, float]:
+        """Metric → number."""
+        ...
+
+    def pictures(self, objective: nn.Module) -> dict[str, Tensor]:
+        """Name → uint8 [3, H, W]."""
+        ...
 
 
 def evenly(dataset: SampleDataset, count: int) -> list[Sample]:
@@ -66,6 +81,18 @@ class Probe:
                     quality.update(f"{number} {index}", prediction, target)
             numbers |= {f"{name} {key}": value for key, value in quality.compute().items()}
         return numbers | click_quality(objective, self.clicks, clicks=self.clicks_per_object)
+
+    def pictures(self, objective: nn.Module) -> dict[str, Tensor]:
+        """The first samples of each semantic data set in rows of picture, truth and prediction."""
+        assert isinstance(objective, SegmentationObjective)
+        shown: dict[str, Tensor] = {}
+        for name, batches in self.semantic.items():
+            batch = batches[0]
+            predicted = semantic_maps(objective, batch, objective.embed(batch.names))
+            samples = zip(batch.pixel_values, label_maps(batch), predicted, strict=True)
+            rows = [row(*one) for one in list(samples)[:PICTURES]]
+            shown[name] = torch.from_numpy(np.concatenate(rows)).permute(2, 0, 1)
+        return shown
 
 
 def label_maps(batch: Batch) -> list[np.ndarray]:

@@ -227,7 +227,7 @@ def override(recipe: T, changes: Mapping[str, str]) -> T:
 
     Args:
         recipe: Any dataclass instance.
-        changes: Dotted field name → text, for example `{"optimizer.learning_rate": "3e-4", "steps": "100"}`.
+        changes: Dotted field name → text, for example `{"optimizer.learning_rate": "3e-4", "stages.0.size": "64,96"}`.
 
     Raises:
         ValueError: A name that does not exist (near names are listed) or a text that is not of the field's type.
@@ -238,8 +238,16 @@ def override(recipe: T, changes: Mapping[str, str]) -> T:
 
 
 def _override_one(value: Any, path: list[str], text: str, key: str) -> Any:
+    if isinstance(value, tuple) and all(map(is_dataclass, value)):
+        if not path[0].isdigit() or int(path[0]) >= len(value):
+            raise ValueError(f"{key}: expected a number from 0 to {len(value) - 1} in place of {path[0]!r}")
+        place = int(path[0])
+        return (*value[:place], _override_one(value[place], path[1:], text, key), *value[place + 1 :])
     if not is_dataclass(value) or isinstance(value, type):
         raise ValueError(f"{key}: {key.rsplit('.', len(path))[0]} has no fields of its own")
+    if not path:
+        inner = ", ".join(item.name for item in fields(value))
+        raise ValueError(f"{key}: expected one of its fields ({key}.NAME=…): {inner}")
     hints = typing.get_type_hints(type(value))
     name = path[0]
     if name not in {item.name for item in fields(value)}:
@@ -250,8 +258,7 @@ def _override_one(value: Any, path: list[str], text: str, key: str) -> Any:
     if len(path) > 1:
         return replace(value, **{name: _override_one(current, path[1:], text, key)})
     if is_dataclass(current):
-        inner = ", ".join(item.name for item in fields(current))
-        raise ValueError(f"{key}: expected one of its fields ({key}.NAME=…): {inner}")
+        return _override_one(current, [], text, key)
     return replace(value, **{name: _parse(hints[name], text, key)})
 
 

@@ -11,11 +11,11 @@ import torch
 from accelerate import PartialState
 
 from omgvision.data.mixture import Mixture
+from omgvision.training.export import WEIGHTS
 from omgvision.training.objective import SegmentationObjective
-from omgvision.training.pictures import ProbePictures
-from omgvision.training.probe import Probe
+from omgvision.training.probe import Evaluation
 from omgvision.training.recipe import Recipe, override
-from omgvision.training.recipes import nano
+from omgvision.training.recipes import finetune, joint, nano
 from omgvision.training.trainer import PATIENCE, train
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,8 @@ class Entry(Generic[R]):
     recipe: Callable[[], R]
     objective: Callable[[R], SegmentationObjective]
     source: Callable[[R], Mixture]
-    probe: Callable[[R], Probe]
-    vocabulary: Callable[[R], tuple[list[str], list[bool]]]
+    probe: Callable[[R], Evaluation]
+    export: Callable[[SegmentationObjective, R], Path]
 
     @property
     def summary(self) -> str:
@@ -48,7 +48,56 @@ RECIPES: Mapping[str, Entry[Any]] = {
         objective=nano.objective,
         source=nano.source,
         probe=nano.probe,
-        vocabulary=lambda recipe: nano.vocabulary(),
+        export=nano.export,
+    ),
+    "finetune": Entry(
+        recipe=finetune.finetune,
+        objective=finetune.objective,
+        source=finetune.source,
+        probe=finetune.probe,
+        export=finetune.export,
+    ),
+    "lora": Entry(
+        recipe=finetune.lora,
+        objective=finetune.lora_objective,
+        source=finetune.source,
+        probe=finetune.probe,
+        export=finetune.export_lora,
+    ),
+    "joint": Entry(
+        recipe=joint.joint,
+        objective=joint.objective,
+        source=joint.joint_source,
+        probe=joint.probe,
+        export=joint.export,
+    ),
+    "joint_yt21": Entry(
+        recipe=joint.joint_yt21,
+        objective=joint.objective,
+        source=joint.joint_yt21_source,
+        probe=joint.probe,
+        export=joint.export,
+    ),
+    "single_machine": Entry(
+        recipe=joint.single_machine,
+        objective=joint.objective,
+        source=joint.joint_source,
+        probe=joint.probe,
+        export=joint.export,
+    ),
+    "closed_set": Entry(
+        recipe=joint.closed_set,
+        objective=joint.objective,
+        source=joint.closed_set_source,
+        probe=joint.probe,
+        export=joint.export,
+    ),
+    "objects365": Entry(
+        recipe=joint.objects365,
+        objective=joint.objective,
+        source=joint.objects365_source,
+        probe=joint.probe,
+        export=joint.export,
     ),
 }
 
@@ -112,17 +161,13 @@ def run(name: str, overrides: Mapping[str, str], *, resume: bool = False) -> Pat
         built.source,
         recipe,
         evaluate=probe,
-        pictures=None if probe is None else ProbePictures(probe),
+        pictures=None if probe is None else probe.pictures,
         resume=resume,
     )
     if finished.share < 1:
         return None
-    from omgvision.training.export import export
-
-    folder = recipe.out / "weights"
     with finished.averaged_objective() as objective:
         if objective is not None:
             assert isinstance(objective, SegmentationObjective)
-            names, things = built.entry.vocabulary(recipe)
-            export(objective.model, folder, names=names, things=things, image_size=recipe.image_size)
-    return folder
+            built.entry.export(objective, recipe)
+    return recipe.out / WEIGHTS

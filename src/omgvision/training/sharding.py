@@ -75,6 +75,8 @@ class Sharding:
             settings["gradient_clipping"] = clip_norm
             # DeepSpeed counts samples by it; the batches come ready from the loop.
             settings["train_micro_batch_size_per_gpu"] = 1
+            # Small parameters would stay whole, and their averages could not be put in their place.
+            settings["zero_optimization"]["stage3_param_persistence_threshold"] = 0
             if precision in AUTOCAST:
                 settings["torch_autocast"] = {"enabled": True, "dtype": AUTOCAST[precision]}
         self.model, self.optimizer = accelerator.prepare(model, optimizer)

@@ -92,3 +92,27 @@ def test_stages_by_share():
 def test_shares_must_add_up():
     with pytest.raises(ValueError, match="add up to 1"):
         Recipe(name="stub", data=Path("d"), out=Path("o"), steps=10, stages=(Stage((8, 8), 1, 0.5),))
+
+
+def test_a_stage_is_reached_by_its_number():
+    recipe = override(RECIPE_WITH_STAGES, {"stages.1.size": "64,96", "stages.0.batch_size": "3"})
+    assert [stage.size for stage in recipe.stages] == [(32, 32), (64, 96)]
+    assert [stage.batch_size for stage in recipe.stages] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("stages.2.size", "stages.2.size: expected a number from 0 to 1 in place of '2'"),
+        ("stages.first.size", "in place of 'first'"),
+        ("stages.0", "stages.0: expected one of its fields .* size, batch_size, share"),
+    ],
+)
+def test_a_stage_that_is_not_there(key, message):
+    with pytest.raises(ValueError, match=message):
+        override(RECIPE_WITH_STAGES, {key: "64,64"})
+
+
+RECIPE_WITH_STAGES = Recipe(
+    name="two", data=Path("."), out=Path("."), steps=1, stages=(Stage((32, 32), 1, 0.5), Stage((48, 48), 1, 0.5))
+)

@@ -5,6 +5,7 @@ Letters: L layers, H, W height and width.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,13 @@ class VideoReader:
 
     def __len__(self) -> int:
         return len(self.videos)
+
+    def subset(self, numbers: Sequence[int]) -> VideoReader:
+        """The same reader with some of its videos."""
+        part = copy.copy(self)
+        part.videos = tuple(self.videos[number] for number in numbers)
+        part.portrait = tuple(self.portrait[number] for number in numbers)
+        return part
 
     def clip(self, index: int, generator: np.random.Generator) -> Clip:
         """Some frames of a video, as `sampling` draws them, with the objects that are seen in at least one of them.

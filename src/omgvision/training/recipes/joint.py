@@ -4,11 +4,9 @@ Facts of the recipes: OMG-Seg (Li et al., CVPR 2024), section 4.1, and the confi
 a number open, the docstrings say what was chosen.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
 
 from omgvision.data import (
     ORIGINAL_AUGMENTATION,
@@ -35,6 +33,7 @@ from omgvision.data.datasets.segment_anything import ClassAgnostic
 from omgvision.data.datasets.vipseg import VipSeg
 from omgvision.data.datasets.youtube_vis import YouTubeVis
 from omgvision.models.omg_seg.configuration_omg_seg import OmgSegConfig
+from omgvision.training.export import WEIGHTS, export_weights, processor_for
 from omgvision.training.objective import SegmentationObjective
 from omgvision.training.probe import Probe, evenly
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
@@ -268,7 +267,7 @@ def objective(recipe: JointRecipe) -> SegmentationObjective:
     return SegmentationObjective(model, embed=FixedWords(model, processor=processor), settings=recipe.objective)
 
 
-def probe(recipe: JointRecipe) -> Callable[[torch.nn.Module], dict[str, float]]:
+def probe(recipe: JointRecipe) -> Probe:
     """32 val images of COCO, semantic and clicked, at the size of the last stage."""
     root = recipe.data / "coco"
     instances = CocoInstances(root / "annotations" / "instances_val2017.json", images=root / "val2017")
@@ -280,7 +279,13 @@ def probe(recipe: JointRecipe) -> Callable[[torch.nn.Module], dict[str, float]]:
     )
 
 
-def vocabulary(recipe: JointRecipe) -> tuple[list[str], list[bool]]:
-    """The classes stored with the weights: COCO's 133."""
+def export(objective: SegmentationObjective, recipe: JointRecipe) -> Path:
+    """Weights with COCO's 133 classes as their vocabulary."""
     classes = load_class_list("coco")
-    return list(classes.names), list(classes.things)
+    return export_weights(
+        objective.model,
+        recipe.out / WEIGHTS,
+        names=classes.names,
+        things=classes.things,
+        processor=processor_for(recipe.image_size),
+    )

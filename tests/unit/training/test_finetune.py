@@ -1,0 +1,122 @@
+"""Fine-tuning: what is held back, what is trained, what comes out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import omgvision as omg
+from omgvision.training.recipe import override
+from omgvision.training.recipes import finetune
+from omgvision.training.run import run
+
+SMALL = {
+    "steps": "1",
+    "stages.0.size": "64,64",
+    "stages.0.batch_size": "2",
+    "evaluate_every": "1",
+    "validate": "1",
+    "workers": "0",
+    "objective.points": "1",
+    "objective.boxes": "1",
+    "holdout": "3",
+}
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    """Four pictures with two discs each, as a folder of images beside one of instance maps."""
+    root = tmp_path / "cells"
+    for folder in ("images", "instances"):
+        (root / folder).mkdir(parents=True)
+    rows, columns = np.mgrid[:48, :64]
+    for number in range(4):
+        labels = np.zeros((48, 64), dtype=np.uint8)
+        for identity, centre in enumerate(((14, 16 + number), (32, 44)), start=1):
+            labels[(rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < 64] = identity
+        picture = np.where(labels[..., None] > 0, (200, 40, 90), (10, 20, 30)).astype(np.uint8)
+        Image.fromarray(picture).save(root / "images" / f"{number}.png")
+        Image.fromarray(labels).save(root / "instances" / f"{number}.png")
+    return root
+
+
+def settings(tiny_model_dir: Path, cells: Path, out: Path) -> dict[str, str]:
+    return SMALL | {"start": str(tiny_model_dir), "data": str(cells), "classes": "cell", "out": str(out)}
+
+
+@pytest.mark.parametrize(("length", "holdout", "back"), [(10, 5, [4, 9]), (4, 3, [2]), (2, 10, [1]), (7, 3, [2, 5])])
+def test_split_holds_back_every_so_many(length, holdout, back):
+    kept, held = finetune.split(length, holdout)
+    assert held == back
+    assert sorted(kept + held) == list(range(length))
+
+
+def test_finetune_writes_weights_that_know_the_new_class(tiny_model_dir, cells, tmp_path):
+    out = tmp_path / "run"
+    folder = run("finetune", settings(tiny_model_dir, cells, out))
+    assert folder == out / "weights"
+    model = omg.load(folder)
+    assert model.classes == ["cell"]
+    result = model.segment(cells / "images" / "0.png", task="instance", threshold=0.0)
+    assert {segment.label for segment in result.segments} <= {"cell"}
+    entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    numbers = next(entry["evaluation"] for entry in entries if "evaluation" in entry)
+    assert set(numbers) == {"AP", "AP50", "PQ", "SQ", "RQ"}
+
+
+def test_lora_trains_little_and_merges_to_the_same_outputs(tiny_model_dir, cells, tmp_path):
+    recipe = override(finetune.lora(), settings(tiny_model_dir, cells, tmp_path / "run"))
+    built = finetune.lora_objective(recipe)
+    trained = [name for name, parameter in built.model.named_parameters() if parameter.requires_grad]
+    assert trained and all("lora_" in name or "modules_to_save" in name for name in trained)
+    with torch.no_grad():
+        for name, parameter in built.model.named_parameters():
+            if name in trained:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    built.model.eval()
+    pixels = torch.randn(1, 3, 64, 64)
+    folder = finetune.export_lora(built, recipe)
+    merged = omg.load(folder, dtype="float32")
+    with torch.inference_mode():
+        expected = built.model(pixels)
+        found = merged.model(pixels)
+    # Stored in half precision.
+    torch.testing.assert_close(found.masks_queries_logits, expected.masks_queries_logits, atol=0.05, rtol=0.02)
+    base = omg.load(tiny_model_dir).model
+    base.load_adapter(str(tmp_path / "run" / "adapter"))
+    adapter = {name: tensor for name, tensor in base.state_dict().items() if name in trained}
+    assert len(adapter) == len(trained)
+    for name, tensor in adapter.items():
+        torch.testing.assert_close(tensor, built.model.get_parameter(name))
+
+
+def test_more_queries_are_copies_of_the_learned_ones(tiny_model_dir, cells, tmp_path):
+    wanted = settings(tiny_model_dir, cells, tmp_path / "run")
+    own = omg.load(tiny_model_dir).model.config.num_queries
+    recipe = override(finetune.finetune(), wanted | {"queries": str(own + 3)})
+    model = finetune.objective(recipe).model
+    features = model.model.query_features
+    assert features.shape[0] == own + 3
+    assert torch.equal(features[:own], omg.load(tiny_model_dir).model.model.query_features)
+    features = features.detach()
+    assert 0 < float((features[own] - features[0]).abs().max()) < float(features.std()) * 2
+    with pytest.raises(ValueError, match="queries: adapters keep the queries"):
+        finetune.lora_objective(override(finetune.lora(), wanted | {"queries": str(own + 3)}))
+
+
+def test_validation_data_must_have_the_same_classes(tiny_model_dir, cells, tmp_path):
+    recipe = override(finetune.finetune(), settings(tiny_model_dir, cells, tmp_path) | {"val": str(cells)})
+    assert len(finetune.parts(recipe).val) == 4
+    (cells / "other").mkdir()
+    annotations = {
+        "images": [{"id": 1, "file_name": "0.png", "height": 48, "width": 64}],
+        "categories": [{"id": 1, "name": "bacterium"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]], "iscrowd": 0}],
+    }
+    path = cells / "other.json"
+    path.write_text(json.dumps(annotations))
+    with pytest.raises(ValueError, match="val: expected the classes of"):
+        finetune.parts(override(finetune.finetune(), settings(tiny_model_dir, cells, tmp_path) | {"val": str(path)}))
