@@ -17,8 +17,8 @@ def score(ground_truth: Path, predictions: Path) -> dict[str, float]:
     Args:
         ground_truth: Table of the benchmark (`index`, `answer`, `A`, `B`, …; `g_index`, `split`, `category`,
             `l2-category` where there are such), with all rotations.
-        predictions: Table with `index` and `prediction`, an empty one being wrong. What it says about other indices does not count, as in
-            VLMEvalKit; a row's own options win over the ground truth's.
+        predictions: Table with `index` and `prediction` (an empty one is wrong). Rows of other indices do not count, as
+            in VLMEvalKit; a row's own options win over the ground truth's.
 
     Returns:
         What `CircularAccuracy.compute` says, and `Overall/ocr` … of every category.
@@ -29,7 +29,7 @@ def score(ground_truth: Path, predictions: Path) -> dict[str, float]:
     questions = read_rows(ground_truth, keys=("index", "answer"), omit=("image",))
     rows = read_rows(predictions, keys=("index",), omit=("image", "answer"))
     if not any("prediction" in row for row in rows):
-        raise ValueError(f"{predictions}: expected a column prediction, got none")
+        raise ValueError(f"{predictions}: expected answers in a column prediction, got none")
     answers: dict[int, dict[str, Any]] = {}
     for row in rows:
         answers.setdefault(_index(row, predictions), row)

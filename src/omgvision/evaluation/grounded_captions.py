@@ -1,0 +1,158 @@
+"""Grounded conversation generation (GLaMM): a caption whose phrases come with masks.
+
+Letters: P predicted masks, G true masks.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from omgvision.evaluation.average_precision import AveragePrecision
+from omgvision.evaluation.captions import Captions, Meteor, Tokenise
+from omgvision.evaluation.metric import PerSample
+from omgvision.evaluation.run_lengths import compressed
+
+Similarity = Callable[[str, str], float]
+"""How alike two phrases are, 0 to 1."""
+
+IOU_THRESHOLD = 0.5
+SIMILARITY_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class _Answer:
+    caption: str
+    references: tuple[str, ...]
+    masks: list[dict[str, Any]]
+    mean_iou: float
+    labels: int
+    found: int
+
+
+class GroundedCaptions(PerSample[_Answer]):
+    """Keeps, of every picture, caption, masks, their mean IoU and how many of the true phrases were found.
+
+    Args:
+        masks: COCO instances json of the true masks, one category with id 1.
+        tokenise, meteor: As in `Captions`.
+        similarity: Tells whether a phrase is the right one (see `phrase_similarity`).
+    """
+
+    def __init__(
+        self,
+        masks: Mapping[str, Any],
+        tokenise: Tokenise,
+        *,
+        similarity: Similarity,
+        meteor: Meteor | None = None,
+    ):
+        super().__init__()
+        self.masks, self.tokenise, self.meteor, self.similarity = masks, tokenise, meteor, similarity
+        self._images = {str(image["id"]): image for image in masks["images"]}
+        self._truth: dict[str, list[Any]] = {}
+        for annotation in masks["annotations"]:
+            self._truth.setdefault(str(annotation["image_id"]), []).append(annotation["segmentation"])
+
+    def update(
+        self,
+        sample_id: str,
+        caption: str,
+        phrases: Sequence[str],
+        masks: Sequence[Any],
+        *,
+        references: Sequence[str],
+        labels: Sequence[str],
+    ) -> None:
+        """Adds a picture.
+
+        Args:
+            sample_id: Its id in the true masks' json.
+            caption, phrases, masks: What was predicted; run lengths, in the order of the phrases.
+            references: True captions.
+            labels: True phrases, in the order of the true masks.
+
+        Raises:
+            ValueError: An unknown picture, a mask of another size or one that does not decode.
+        """
+        if sample_id not in self._images:
+            raise ValueError(f"image id: expected an image of the ground truth, got {sample_id}")
+        size = (self._images[sample_id]["height"], self._images[sample_id]["width"])
+        try:
+            found, true = (
+                [compressed(one, size=size) for one in given] for given in (masks, self._truth.get(sample_id, []))
+            )
+        except ValueError as error:
+            raise ValueError(f"{error} (image {sample_id})") from None
+        tools: Any = coco_mask
+        ious = np.zeros((len(found), len(true)))
+        if found and true:
+            ious[:] = tools.iou(found, true, [0] * len(true))
+        record = _Answer(
+            caption=caption,
+            references=tuple(references),
+            masks=found,
+            mean_iou=_mean_iou(ious),
+            labels=len(labels),
+            found=self._count_found(ious.T, phrases, labels),
+        )
+        self.add(sample_id, record)
+
+    def compute(self) -> dict[str, float]:
+        """`AP`, `AP50`, … of masks without scores, `mIoU`, `Recall`, and the numbers of `Captions`.
+
+        AP is over all pictures of the ground truth that were added. mIoU is the mean over pictures of the mean over
+        masks paired greedily; Recall is over phrases.
+        """
+        identities = sorted(self.records)
+        precision = AveragePrecision(self.masks, images=[self._images[one]["id"] for one in identities])
+        captions = Captions(self.tokenise, meteor=self.meteor)
+        for identity in identities:
+            record = self.records[identity]
+            precision.update(identity, [{"category_id": 1, "score": 1.0, "segmentation": one} for one in record.masks])
+            captions.update(identity, record.caption, record.references)
+        records = self.ordered()
+        numbers = {
+            **(precision.compute() if records else {"AP": math.nan, "AP50": math.nan}),
+            "mIoU": _ratio(math.fsum(record.mean_iou for record in records), len(records)),
+            "Recall": _ratio(sum(record.found for record in records), sum(record.labels for record in records)),
+        }
+        return numbers | captions.compute()
+
+    def _count_found(self, ious: np.ndarray, phrases: Sequence[str], labels: Sequence[str]) -> int:
+        """Pairs [G, P] from the best IoU on, until one is below a threshold: the next one is not tried, as in GLaMM.
+
+        Where a mask of the pair has no phrase GLaMM's evaluation runs into an error, and the picture counts as one
+        where nothing was found.
+        """
+        ious = ious.copy()
+        count = 0
+        while ious.size:
+            row, column = np.unravel_index(int(ious.argmax()), ious.shape)
+            if ious[row, column] < IOU_THRESHOLD:
+                break
+            if row >= len(labels) or column >= len(phrases):
+                return 0
+            if self.similarity(labels[row], phrases[column]) < SIMILARITY_THRESHOLD:
+                break
+            count += 1
+            ious[row], ious[:, column] = 0, 0
+        return count
+
+
+def _mean_iou(ious: np.ndarray) -> float:
+    """Mean over the pairs [P, G] that overlap, best first, each mask once; 0 without any."""
+    ious = ious.copy()
+    paired = []
+    while ious.size and ious.max() > 0:
+        row, column = np.unravel_index(int(ious.argmax()), ious.shape)
+        paired.append(float(ious[row, column]))
+        ious[row], ious[:, column] = 0, 0
+    return math.fsum(paired) / len(paired) if paired else 0.0
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
