@@ -1,5 +1,7 @@
 """`omg models`: what can be loaded by name."""
 
+from . import options
+
 
 def models() -> None:
     """List the weights that load by name."""
@@ -12,3 +14,4 @@ def models() -> None:
     for identifier in OPEN_CLIP_OF_WIDTH.values():
         print(f"    {identifier}")
     print("Folders made by `omg convert` or save_pretrained, and Hub ids of such, load by their names as well.")
+    print(f"Class lists for --classes: {', '.join(options.CLASS_LISTS)}.")

@@ -29,7 +29,20 @@ Out = Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where 
 
 Artifact = Literal["overlay", "panoptic", "semantic", "json", "masks"]
 ARTIFACTS: tuple[Artifact, ...] = get_args(Artifact)
-ClassList = Literal["coco", "coco-things", "camvid"]
+ClassList = Literal[
+    "coco",
+    "coco-things",
+    "ade20k",
+    "cityscapes",
+    "pascal_voc",
+    "objects365",
+    "camvid",
+    "vipseg",
+    "vspw",
+    "youtube_vis_2019",
+    "youtube_vis_2021",
+    "ovis",
+]
 CLASS_LISTS: tuple[ClassList, ...] = get_args(ClassList)
 
 

@@ -190,6 +190,78 @@ def davis_unsupervised(
     _report(score(gt, pred, protocol="unsupervised", split=split, workers=workers), out)
 
 
+@app.command("referring")
+def referring(
+    gt: GroundTruth,
+    pred: Predictions,
+    workers: Workers,
+    protocol: Annotated[
+        Literal["lisa", "gres"], typer.Option(help="How sentences without a target count; gres: gRefCOCO.")
+    ] = "lisa",
+    ignore: Annotated[bool, typer.Option("--ignore", help="Leave the pixels of ignore masks out: ReasonSeg.")] = False,
+    out: Report = None,
+) -> None:
+    """gIoU, cIoU and Pr@X of masks for sentences (RefCOCO, gRefCOCO, ReasonSeg)."""
+    from omgvision.evaluation.scores.referring import score
+
+    options.quiet_libraries()
+    _report(score(gt, pred, protocol=protocol, ignore=ignore, workers=workers), out)
+
+
+@app.command("captions")
+def captions(gt: GroundTruth, pred: Predictions, out: Report = None) -> None:
+    """BLEU, METEOR, ROUGE-L and CIDEr of COCO captions. METEOR needs Java and omgvision\\[captions]."""
+    from omgvision.evaluation.scores.captions import score
+
+    options.quiet_libraries()
+    _report(score(gt, pred), out)
+
+
+@app.command("gcg")
+def gcg(
+    gt: GroundTruth,
+    pred: Predictions,
+    split: Annotated[Literal["val", "test"], typer.Option(help="Which files of GranD-f.")] = "val",
+    similarity: Annotated[
+        Literal["bert", "jaccard", "exact", "any"],
+        typer.Option(help="When a phrase is the right one; bert is the official way, any takes all."),
+    ] = "bert",
+    out: Report = None,
+) -> None:
+    """AP50, mIoU, Recall, METEOR and CIDEr of captions with masks (GranD-f)."""
+    from omgvision.evaluation.scores.grounded_captions import score
+
+    options.quiet_libraries()
+    _report(score(gt, pred, split=split, similarity=similarity), out)
+
+
+@app.command("mmbench")
+def mmbench(gt: GroundTruth, pred: Predictions, out: Report = None) -> None:
+    """Accuracy of MMBench: exact matching, circular evaluation."""
+    from omgvision.evaluation.scores.multiple_choice import score
+
+    options.quiet_libraries()
+    _report(score(gt, pred), out)
+
+
+@app.command("pope")
+def pope(gt: GroundTruth, pred: Predictions, out: Report = None) -> None:
+    """Accuracy, precision, recall, F1 and yes-ratio of POPE."""
+    from omgvision.evaluation.scores.pope import score
+
+    options.quiet_libraries()
+    _report(score(gt, pred), out)
+
+
+@app.command("mme")
+def mme(gt: GroundTruth, pred: Predictions, out: Report = None) -> None:
+    """Perception and cognition scores of MME, in points, from folders with a text file for each subtask."""
+    from omgvision.evaluation.scores.mme import score
+
+    options.quiet_libraries()
+    _report(score(gt, pred), out, plain=("perception", "cognition"))
+
+
 def _report(numbers: Mapping[str, float | None], out: Path | None, *, plain: tuple[str, ...] = ()) -> None:
     """Prints the table in percent and the JSON line; writes the report.
 

@@ -31,7 +31,7 @@ def segment(
         typer.Option(
             metavar="NAMES",
             help="Words of your choice: 'person,sofa/couch,sky', a file with one class a line, or one of the lists"
-            " coco, coco-things, camvid. By default the model's own.",
+            " coco, coco-things, ade20k, cityscapes, … (omg models). By default the model's own.",
         ),
     ] = None,
     things: Annotated[

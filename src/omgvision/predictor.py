@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .data.class_lists import load_class_list
+from .data.class_lists import ClassListName, load_class_list
 from .errors import UserError
 from .inputs import ImageList, ImageSource, NamedImage, load_images
 from .models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 SegmentTask = Literal["panoptic", "instance", "semantic", "everything"]
 TASKS: tuple[SegmentTask, ...] = get_args(SegmentTask)
-CLASS_LISTS = ("coco", "coco-things", "camvid")
+CLASS_LISTS: tuple[ClassListName, ...] = get_args(ClassListName)
 
 DEFAULT_THRESHOLDS: dict[SegmentTask, float] = {"panoptic": 0.0, "instance": 0.2, "semantic": 0.0, "everything": 0.25}
 """Scores from which segments are shown. For panoptic maps the overlap rule of the original does the selection."""
@@ -349,7 +349,7 @@ def _float(value: Tensor | None) -> Tensor:
     return value.float()
 
 
-def _list_name(name: str) -> Literal["coco", "coco-things", "camvid"]:
+def _list_name(name: str) -> ClassListName:
     for known in CLASS_LISTS:
         if name == known:
             return known

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import torch
 from PIL import Image
 
 import omgvision
+from omg_cli import options
 from omg_cli.main import run
+from omgvision.data.class_lists import ClassListName
 from tests.golden import load as golden
 
 VERBS = ["segment", "click", "convert", "models", "train", "score", "data"]
@@ -239,3 +242,7 @@ def test_errors_of_libraries_below_are_not_the_users(omg, picture, monkeypatch, 
     monkeypatch.setattr("omgvision.results.visualization.draw_segments", lambda *a, **k: np.zeros(3).reshape(2, 2))
     assert omg("segment", picture, "--out", tmp_path / "out")[0] == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_shell_knows_every_bundled_list():
+    assert get_args(options.ClassList) == get_args(ClassListName)
