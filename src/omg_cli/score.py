@@ -235,9 +235,9 @@ def gcg(
     _report(score(gt, pred, split=split, similarity=similarity), out)
 
 
-@app.command("mmbench")
-def mmbench(gt: GroundTruth, pred: Predictions, out: Report = None) -> None:
-    """Accuracy of MMBench: exact matching, circular evaluation."""
+@app.command("multiple-choice")
+def multiple_choice(gt: GroundTruth, pred: Predictions, out: Report = None) -> None:
+    """Accuracy over multiple-choice questions: exact matching, circular evaluation (MMBench)."""
     from omgvision.evaluation.scores.multiple_choice import score
 
     options.quiet_libraries()

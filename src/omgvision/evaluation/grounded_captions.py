@@ -131,7 +131,7 @@ class GroundedCaptions(PerSample[_Answer]):
         ious = ious.copy()
         count = 0
         while ious.size:
-            row, column = np.unravel_index(int(ious.argmax()), ious.shape)
+            row, column = divmod(int(ious.argmax()), ious.shape[1])
             if ious[row, column] < IOU_THRESHOLD:
                 break
             if row >= len(labels) or column >= len(phrases):
@@ -148,7 +148,7 @@ def _mean_iou(ious: np.ndarray) -> float:
     ious = ious.copy()
     paired = []
     while ious.size and ious.max() > 0:
-        row, column = np.unravel_index(int(ious.argmax()), ious.shape)
+        row, column = divmod(int(ious.argmax()), ious.shape[1])
         paired.append(float(ious[row, column]))
         ious[row], ious[:, column] = 0, 0
     return math.fsum(paired) / len(paired) if paired else 0.0

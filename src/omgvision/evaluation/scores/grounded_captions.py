@@ -42,7 +42,7 @@ def score(
         path = predictions / f"{identity}.json"
         content = read_json(path)
         with complete(path):
-            answer = content if "caption" in content else next(iter(content.values()))
+            answer = content if "caption" in content else next(iter(content.values()), {})
             metric.update(
                 str(identity),
                 str(answer["caption"]),
