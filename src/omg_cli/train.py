@@ -33,7 +33,8 @@ def train(
     On several GPUs: accelerate launch --config_file FILE -m omg_cli train nano …, with a FILE of
     [bold]omg train --launch-files[/bold], changed or not.
 
-    SIGTERM and Ctrl-C save a checkpoint and leave with exit code 0; [bold]--resume[/bold] continues from it.
+    SIGTERM and Ctrl-C save a checkpoint and leave with exit code 0 (accelerate's launcher itself leaves with 1 then);
+    [bold]--resume[/bold] continues from it.
     """
     if launch_files:
         from omgvision.training.run import LAUNCH_FILES

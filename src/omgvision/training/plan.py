@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from omgvision.data.mixture import Mixture
+from omgvision.data.sample import Batch
 from omgvision.training.objective import SegmentationObjective
 from omgvision.training.recipe import Recipe
 from omgvision.training.run import Built
@@ -115,7 +116,12 @@ def count(parameters: Sequence[Tensor]) -> tuple[int, int]:
 def memory_of(objective: SegmentationObjective, source: Mixture, recipe: Recipe) -> dict[str, int]:
     """Bytes of a process in its largest stage; all but the activations follow from float32 and AdamW's two moments."""
     total, trained = count(list(objective.parameters()))
-    peak = max(stage.batch_size * activations(objective, source, recipe, stage.size) for stage in recipe.stages)
+    each = [activations(objective, source, recipe, step) for step in first_steps(source)]
+    peak = max(
+        stage.batch_size * (base + slope * stage.size[0] * stage.size[1])
+        for base, slope in each
+        for stage in recipe.stages
+    )
     return {
         "weights": 4 * total,
         "gradients": 4 * trained,
@@ -125,17 +131,26 @@ def memory_of(objective: SegmentationObjective, source: Mixture, recipe: Recipe)
     }
 
 
-def activations(objective: SegmentationObjective, source: Mixture, recipe: Recipe, size: tuple[int, int]) -> float:
-    """Bytes that autograd keeps of one sample on a canvas: those of two small ones, continued in a straight line."""
+def first_steps(source: Mixture) -> list[int]:
+    """For every data set that comes within a block of steps, the first step that is of it."""
+    first: dict[int, int] = {}
+    for step in range(1024):
+        first.setdefault(source.source_of(step), step)
+    return list(first.values())
+
+
+def activations(objective: SegmentationObjective, source: Mixture, recipe: Recipe, step: int) -> tuple[float, float]:
+    """Bytes that autograd keeps of one sample of a step, as a straight line over the pixels: start and slope."""
     (pixels, kept), (more_pixels, more_kept) = (
-        (height * width, saved_bytes(objective, source, recipe, (height, width))) for height, width in PROBED_SIZES
+        (size[0] * size[1], saved_bytes(objective, source.batch(step, size=size, batch_size=1), recipe))
+        for size in PROBED_SIZES
     )
-    slope = (more_kept - kept) / (more_pixels - pixels)
-    return max(kept + slope * (size[0] * size[1] - pixels), kept)
+    slope = max(more_kept - kept, 0) / (more_pixels - pixels)
+    return max(kept - slope * pixels, 0.0), slope
 
 
-def saved_bytes(objective: SegmentationObjective, source: Mixture, recipe: Recipe, size: tuple[int, int]) -> int:
-    """Bytes that autograd keeps for the backward pass of the first sample, each storage once, weights not counted."""
+def saved_bytes(objective: SegmentationObjective, batch: Batch, recipe: Recipe) -> int:
+    """Bytes that autograd keeps for the backward pass of a batch, each storage once, weights not counted."""
     known = {parameter.untyped_storage().data_ptr() for parameter in objective.parameters()}
     storages: dict[int, int] = {}
 
@@ -145,7 +160,6 @@ def saved_bytes(objective: SegmentationObjective, source: Mixture, recipe: Recip
             storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    batch = source.batch(0, size=size, batch_size=1)
     objective.train()
     half = recipe.precision != "fp32"
     with (

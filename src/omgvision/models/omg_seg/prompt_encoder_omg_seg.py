@@ -4,7 +4,7 @@ Letters: B pictures, N prompts, P points of one prompt, C width, H×W the padded
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,10 @@ PADDING_LABEL = -10
 """Label of a padded point, as in transformers' SAM."""
 
 
-@dataclass
-class PromptQueries:
+class PromptQueries(NamedTuple):
     """Queries made from prompts, in the order points, boxes, masks.
+
+    A tuple, in which DeepSpeed's ZeRO-3 finds the tensors that its hooks must follow.
 
     Attributes:
         features, positions: [B, N, C].
