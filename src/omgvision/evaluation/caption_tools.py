@@ -70,11 +70,11 @@ def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tu
         ValueError: Java failed.
     """
     command = [*_java(METEOR, "-Xmx2G", "-jar"), "-", "-", "-stdio", "-l", "en", "-norm"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8"
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        try:
+    try:
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8"
+        ) as process:
+            assert process.stdin is not None and process.stdout is not None
             statistics = []
             for candidate, of_picture in zip(candidates, references, strict=True):
                 # The bars separate fields.
@@ -85,8 +85,8 @@ def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tu
             process.stdin.write(" ||| ".join(["EVAL", *statistics]) + "\n")
             process.stdin.flush()
             scores = [process.stdout.readline().strip() for _ in range(len(statistics) + 1)]
-        except BrokenPipeError:
-            scores = [""]
+    except BrokenPipeError:
+        scores = [""]
     if "" in scores:
         raise ValueError("METEOR: expected scores, got none: Java ended (it needs 2 GB of memory)")
     return float(scores[-1]), list(map(float, scores[:-1]))
