@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from omgvision.evaluation.metric import PerSample
-from omgvision.evaluation.run_lengths import compressed
+from omgvision.evaluation.run_lengths import compressed_all
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class AveragePrecision(PerSample[list[dict[str, Any]]]):
             raise ValueError(f"image_id: expected an image of the ground truth, got {sample_id}")
         image = self.truth.imgs[self._ids[sample_id]]
         size = (image["height"], image["width"])
-        record = []
+        record, segmentations = [], []
         for one in detections:
             if not _is_number(one["score"]):
                 raise ValueError(f"score: expected a number, got {one['score']} in image {sample_id}")
@@ -81,11 +81,16 @@ class AveragePrecision(PerSample[list[dict[str, Any]]]):
                 if "segmentation" not in one:
                     lacking = "segmentation" if self.kind == "segm" else "bbox"
                     raise ValueError(f"{lacking}: expected one in every detection, got none in image {sample_id}")
-                try:
-                    kept["segmentation"] = compressed(one["segmentation"], size=size)
-                except ValueError as error:
-                    raise ValueError(f"{error} (image {sample_id})") from None
+                segmentations.append(one["segmentation"])
+                kept["segmentation"] = None
             record.append(kept)
+        try:
+            masks = iter(compressed_all(segmentations, size=size))
+        except ValueError as error:
+            raise ValueError(f"{error} (image {sample_id})") from None
+        for kept in record:
+            if "segmentation" in kept:
+                kept["segmentation"] = next(masks)
         self.add(sample_id, record)
 
     def compute(self) -> dict[str, float]:

@@ -3,7 +3,7 @@
 Letters: H×W pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,51 +20,86 @@ def compressed(segmentation: Any, *, size: tuple[int, int]) -> dict[str, Any]:
     Raises:
         ValueError: Another size, run lengths that do not decode or do not fill the image, or something else.
     """
+    return compressed_all([segmentation], size=size)[0]
+
+
+def compressed_all(segmentations: Sequence[Any], *, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """`compressed` of all masks of an image, in a fraction of the time."""
     height, width = size
     # pycocotools declares its types more narrowly than it behaves.
     tools: Any = coco_mask
-    if isinstance(segmentation, list) and segmentation:
-        if not all(isinstance(one, list) and len(one) >= 6 and len(one) % 2 == 0 for one in segmentation):
-            raise ValueError("segmentation: expected polygons of three points x, y or more, got something else")
-        return tools.merge(tools.frPyObjects(segmentation, height, width))
-    if not isinstance(segmentation, Mapping) or not {"size", "counts"} <= segmentation.keys():
-        raise ValueError("segmentation: expected run lengths with size and counts, or polygons, got something else")
-    if list(segmentation["size"]) != [height, width]:
-        raise ValueError(f"segmentation: expected the size of the image {[height, width]}, got {segmentation['size']}")
-    counts = segmentation["counts"]
-    runs = np.asarray(counts) if isinstance(counts, list) else decode_counts(counts)
-    if (runs.size and runs.min() < 0) or runs.sum() != height * width:
-        raise ValueError(
-            f"segmentation: expected runs over {height * width} pixels, got {runs.sum()}: it does not decode"
-        )
-    if isinstance(counts, list):
-        return tools.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else bytes(counts)}
+    masks, texts = [], []
+    for segmentation in segmentations:
+        if isinstance(segmentation, list) and segmentation:
+            if not all(isinstance(one, list) and len(one) >= 6 and len(one) % 2 == 0 for one in segmentation):
+                raise ValueError("segmentation: expected polygons of three points x, y or more, got something else")
+            masks.append(tools.merge(tools.frPyObjects(segmentation, height, width)))
+            continue
+        if not isinstance(segmentation, Mapping) or not {"size", "counts"} <= segmentation.keys():
+            raise ValueError("segmentation: expected run lengths with size and counts, or polygons, got something else")
+        if list(segmentation["size"]) != [height, width]:
+            got = segmentation["size"]
+            raise ValueError(f"segmentation: expected the size of the image {[height, width]}, got {got}")
+        counts = segmentation["counts"]
+        if isinstance(counts, list):
+            runs = np.asarray(counts, dtype=np.int64)
+            _check(runs, runs.sum(keepdims=True), pixels=height * width)
+            masks.append(tools.frPyObjects({"size": [height, width], "counts": counts}, height, width))
+        else:
+            texts.append(counts.encode() if isinstance(counts, str) else bytes(counts))
+            masks.append({"size": [height, width], "counts": texts[-1]})
+    runs, starts = decode_counts(texts)
+    _check(runs, np.add.reduceat(runs, starts) if texts else starts, pixels=height * width)
+    return masks
 
 
-def decode_counts(counts: str | bytes) -> np.ndarray:
-    """The run lengths of COCO's compressed text, int64 [N]: background first, column by column.
+def _check(runs: np.ndarray, totals: np.ndarray, *, pixels: int) -> None:
+    wrong = totals[totals != pixels]
+    if wrong.size or runs.min(initial=0) < 0:
+        got = wrong[0] if wrong.size else runs.min()
+        raise ValueError(f"segmentation: expected runs over {pixels} pixels, got {got}: does not decode")
+
+
+def decode_counts(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """The run lengths of COCO's compressed texts: background first, column by column.
 
     A character holds five bits, lowest first, and whether more follow; the last one's highest bit is the sign. From
     the fourth on a run is given as its difference to the run before the last (maskApi.c, `rleFrString`).
 
+    Returns:
+        int64 [N] the runs of all texts, one after the other, and int64 [texts] where each text begins in there.
+
     Raises:
-        ValueError: Characters that are none of this alphabet, or an end in the middle of a number.
+        ValueError: An empty text, characters that are none of this alphabet, an end in the middle of a number.
     """
-    text = counts.encode("utf-8") if isinstance(counts, str) else bytes(counts)
-    codes = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
-    if codes.size == 0:
-        return codes
-    ends = np.flatnonzero((codes & 32) == 0)
-    if codes.min() < 0 or codes.max() > 63 or ends.size == 0 or ends[-1] != codes.size - 1:
+    if not texts:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    codes = np.frombuffer(b"".join(texts), dtype=np.uint8) - np.uint8(48)
+    stops = lengths.cumsum()
+    if not lengths.all() or codes.max() > 63 or (codes[stops - 1] >= 32).any():
         raise ValueError("segmentation: expected compressed run lengths, got a text that does not decode")
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    digits = ends - starts + 1
+    ends = np.flatnonzero(codes < 32)
+    begins = np.concatenate([[0], ends[:-1] + 1])
+    digits = ends - begins + 1
     if digits.max() > 12:
         raise ValueError("segmentation: expected compressed run lengths, got a number over 2⁵⁹")
-    shifts = 5 * (np.arange(codes.size) - np.repeat(starts, digits))
-    values = np.add.reduceat((codes & 31) << shifts, starts)
-    values -= np.where(codes[ends] & 16, np.left_shift(1, 5 * digits), 0)
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
+    values = (codes[begins] & 31).astype(np.int64)
+    for place in range(1, digits.max()):
+        longer = np.flatnonzero(digits > place)
+        values[longer] |= (codes[begins[longer] + place] & 31).astype(np.int64) << 5 * place
+    negative = np.flatnonzero(codes[ends] & 16)
+    values[negative] -= np.left_shift(1, 5 * digits[negative])
+    # Two chains of sums in each text: the odd places, and the even ones after the first.
+    starts = np.searchsorted(ends, stops - lengths)
+    sizes = np.diff(starts, append=ends.size)
+    is_odd = ((np.arange(ends.size) - np.repeat(starts, sizes)) & 1).astype(bool)
+    first = values[starts]
+    values[starts] = 0
+    for members, counts in ((is_odd, sizes // 2), (~is_odd, (sizes + 1) // 2)):
+        chain = np.flatnonzero(members)
+        sums = values[chain].cumsum()
+        before = np.concatenate([[0], sums])[counts.cumsum() - counts]
+        values[chain] = sums - np.repeat(before, counts)
+    values[starts] = first
+    return values, starts

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from omgvision.evaluation.run_lengths import compressed, decode_counts
+from omgvision.evaluation.run_lengths import compressed, compressed_all, decode_counts
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
@@ -19,7 +19,8 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
 def test_decodes_what_pycocotools_encodes(size: tuple[int, int], share: float):
     mask = np.random.default_rng(0).random(size) < share
     runs = encode(mask)
-    counts = decode_counts(runs["counts"])
+    counts, starts = decode_counts([runs["counts"]])
+    assert starts.tolist() == [0]
     assert counts.sum() == mask.size
     values = np.repeat(np.arange(counts.size) % 2, counts)
     assert np.array_equal(values, mask.ravel(order="F"))
@@ -27,7 +28,18 @@ def test_decodes_what_pycocotools_encodes(size: tuple[int, int], share: float):
         assert compressed(segmentation, size=size) == {"size": list(size), "counts": runs["counts"]}
 
 
-@pytest.mark.parametrize("counts", ["\x00", "z", "é", "P", "oooooooooooooooo0", [3, -1, 62], [64, 1]])
+def test_several_at_once():
+    masks = [np.random.default_rng(seed).random((20, 30)) < 0.1 * seed for seed in range(8)]
+    runs = [encode(mask) for mask in masks]
+    counts, starts = decode_counts([one["counts"] for one in runs])
+    for one, part in zip(runs, np.split(counts, starts[1:]), strict=True):
+        assert part.tolist() == decode_counts([one["counts"]])[0].tolist()
+        assert part.sum() == 600
+    assert compressed_all(runs, size=(20, 30)) == runs
+    assert compressed_all([], size=(20, 30)) == []
+
+
+@pytest.mark.parametrize("counts", ["", "\x00", "z", "é", "P", "oooooooooooooooo0", [3, -1, 62], [64, 1]])
 def test_what_does_not_decode_is_refused(counts: str | list[int]):
     with pytest.raises(ValueError, match=r"^segmentation: expected "):
         compressed({"size": [8, 8], "counts": counts}, size=(8, 8))
