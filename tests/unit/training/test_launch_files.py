@@ -1,7 +1,7 @@
 """The shipped launch files: accelerate reads them, and they say what they should."""
 
 import pytest
-from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType
 
@@ -25,6 +25,7 @@ def test_all_are_known():
 @pytest.mark.parametrize("name", EXPECTED)
 def test_accelerate_reads_them(name: str):
     config = load_config_from_file(str(LAUNCH_FILES / f"{name}.yaml"))
+    assert isinstance(config, ClusterConfig)
     kind, processes, machines = EXPECTED[name]
     assert (config.distributed_type, config.num_processes, config.num_machines) == (kind, processes, machines)
 

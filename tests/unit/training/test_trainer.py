@@ -136,14 +136,14 @@ def test_a_stopped_run_continues_bit_for_bit(tmp_path: Path, accumulation: int):
 
 def test_a_signal_to_all_processes_still_saves(tmp_path: Path):
     class Signalling(Objective):
-        def forward(self, batch: Numbers, *arguments: Any) -> dict[str, Tensor]:
+        def normalizers(self, batch: Numbers) -> dict[str, Tensor]:
             if "sample-4-0" in batch.sample_ids:
                 for process in multiprocessing.active_children():
                     assert process.pid is not None
                     os.kill(process.pid, signal.SIGTERM)
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(0.2)
-            return super().forward(batch, *arguments)
+            return super().normalizers(batch)
 
     train(Signalling(), Source(), recipe(tmp_path, workers=1))
     assert final(tmp_path)["step"] == 5
