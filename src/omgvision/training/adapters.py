@@ -25,7 +25,9 @@ def add_adapters(model: OmgSegForUniversalSegmentation, *, rank: int, alpha: int
     try:
         from peft import LoraConfig
     except ImportError as error:
-        raise ValueError("recipe lora: expected the package peft, which is not installed; pip install peft") from error
+        raise ValueError(
+            "recipe lora: expected the package peft, which is not installed; pip install 'omgvision[train]'"
+        ) from error
     model.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=ADAPTED, modules_to_save=TRAINED))
 
 
