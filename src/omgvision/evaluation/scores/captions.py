@@ -43,6 +43,7 @@ def score(ground_truth: Path, predictions: Path) -> dict[str, float]:
         if identity not in captions:
             raise ValueError(f"{predictions}: expected a caption for every image, got none for {identity}")
         metric.update(str(identity), captions[identity], texts)
+    warn_without_tools()
     numbers, rows = metric.compute_all()
     return numbers | {f"{name}/{identity}": value for identity, row in rows.items() for name, value in row.items()}
 
@@ -71,10 +72,17 @@ def read_references(path: Path, truth: Mapping[str, Any]) -> dict[Any, list[str]
 
 
 def best_captions() -> Captions:
-    """The official tokeniser and METEOR, or without Java our tokeniser alone, and a warning."""
+    """The official tokeniser and METEOR, or without Java our tokeniser alone."""
+    try:
+        caption_tools.check_tools()
+    except caption_tools.ToolsMissing:
+        return Captions(caption_tools.tokenise_without_java)
+    return Captions(caption_tools.tokenise, meteor=caption_tools.meteor)
+
+
+def warn_without_tools() -> None:
+    """Says what `best_captions` went without, when the files are known to be good."""
     try:
         caption_tools.check_tools()
     except caption_tools.ToolsMissing as error:
         logger.warning("%s. No METEOR; the other numbers may differ in rare words", error)
-        return Captions(caption_tools.tokenise_without_java)
-    return Captions(caption_tools.tokenise, meteor=caption_tools.meteor)

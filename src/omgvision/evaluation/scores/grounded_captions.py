@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from omgvision.evaluation.grounded_captions import GroundedCaptions, Similarity
 from omgvision.evaluation.phrase_similarity import BertSimilarity, exact, ignore_phrases, jaccard
-from omgvision.evaluation.scores.captions import best_captions, read_references
+from omgvision.evaluation.scores.captions import best_captions, read_references, warn_without_tools
 from omgvision.evaluation.scores.files import complete, read_json
 
 SimilarityName = Literal["bert", "jaccard", "exact", "any"]
@@ -51,6 +51,7 @@ def score(
                 references=texts,
                 labels=labels[identity],
             )
+    warn_without_tools()
     return metric.compute()
 
 
