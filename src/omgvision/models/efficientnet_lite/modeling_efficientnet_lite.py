@@ -113,7 +113,7 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
         ``output_hidden_states`` adds the outputs of the stem and of all stages; there are no attentions.
         """
         features = F.relu6(self.stem(pixel_values.contiguous(memory_format=torch.channels_last)))
-        maps = [features]
+        maps: list = [features]  # transformers types feature_maps as a tuple of exactly one
         for stage in self.stages:
             features = stage(features)
             maps.append(features)
