@@ -17,6 +17,11 @@ PUNCTUATION = frozenset(
 
 WORD = re.compile(r"\w+(?=n't\b)|n't\b|'(?:s|m|d|ll|re|ve)\b|\d+(?:[.,:/]\d+)+|\w+(?:[-/&]\w+)*|\S")
 
+BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
+"""What the official tokeniser makes of them. In small letters they are not among its punctuation: they count."""
+
+TYPOGRAPHY = str.maketrans("‘’“”–—", "''``--")
+
 
 class ToolsMissing(ValueError):
     """Java or pycocoevalcap is not installed."""
@@ -51,8 +56,10 @@ def tokenise(captions: Sequence[str]) -> list[str]:
 
 
 def tokenise_without_java(captions: Sequence[str]) -> list[str]:
-    """Nearly what `tokenise` returns: the same for plain English, not for abbreviations with dots and rare symbols."""
-    return [_words(WORD.findall(caption.lower())) for caption in captions]
+    """Nearly what `tokenise` returns: the same for plain English, not for abbreviations with dots and slang."""
+    texts = (caption.lower().translate(TYPOGRAPHY).replace("cannot", "can not") for caption in captions)
+    tokens: list[list[str]] = list(map(WORD.findall, texts))
+    return [_words(BRACKETS.get(token, token) for token in row) for row in tokens]
 
 
 def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[float]]:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from omgvision.evaluation.metric import PerSample
 
@@ -64,8 +65,9 @@ class Captions(PerSample[tuple[str, tuple[str, ...]]]):
         candidates, rest = texts[: len(captions)], iter(texts[len(captions) :])
         references = [[next(rest) for _ in range(count)] for count in counts]
 
-        matches = [_match(candidate, one) for candidate, one in zip(candidates, references, strict=True)]
-        columns = {"ROUGE_L": list(map(_rouge, candidates, references)), "CIDEr": _cider(candidates, references)}
+        ours, theirs = list(map(_ngrams, candidates)), [list(map(_ngrams, one)) for one in references]
+        matches = list(map(_match, ours, theirs))
+        columns = {"ROUGE_L": list(map(_rouge, candidates, references)), "CIDEr": _cider(ours, theirs)}
         numbers = {name: math.fsum(values) / len(values) for name, values in columns.items()}
         bleu = list(map(_bleu, matches))
         for order, value in enumerate(_bleu(_Match.total(matches))):
@@ -77,12 +79,19 @@ class Captions(PerSample[tuple[str, tuple[str, ...]]]):
         return {name: float(numbers[name]) for name in NAMES}, rows
 
 
-def _ngrams(text: str) -> Counter[Ngram]:
+@dataclass(frozen=True)
+class _Ngrams:
+    """Runs of one to four words and how often each occurs, and how many words there are."""
+
+    counts: Counter[Ngram]
+    length: int
+
+
+def _ngrams(text: str) -> _Ngrams:
     words = text.split()
-    return Counter(
-        tuple(words[start : start + order])
-        for order in range(1, LONGEST + 1)
-        for start in range(len(words) - order + 1)
+    shifted = [words[start:] for start in range(LONGEST)]
+    return _Ngrams(
+        Counter(chain.from_iterable(zip(*shifted[:order], strict=False) for order in range(1, LONGEST + 1))), len(words)
     )
 
 
@@ -105,20 +114,17 @@ class _Match:
         )
 
 
-def _match(candidate: str, references: Sequence[str]) -> _Match:
-    most: Counter[Ngram] = Counter()
-    for reference in references:
-        most |= _ngrams(reference)
+def _match(candidate: _Ngrams, references: Sequence[_Ngrams]) -> _Match:
     right = [0] * LONGEST
-    for ngram, count in _ngrams(candidate).items():
-        right[len(ngram) - 1] += min(count, most[ngram])
-    length = len(candidate.split())
+    for ngram, count in candidate.counts.items():
+        most = max(reference.counts.get(ngram, 0) for reference in references)
+        right[len(ngram) - 1] += min(count, most)
     return _Match(
-        guessed=tuple(max(0, length - order) for order in range(LONGEST)),
+        guessed=tuple(max(0, candidate.length - order) for order in range(LONGEST)),
         right=tuple(right),
-        length=length,
+        length=candidate.length,
         # The shorter one of two that are equally close.
-        closest=min((abs(len(one.split()) - length), len(one.split())) for one in references)[1],
+        closest=min((abs(one.length - candidate.length), one.length) for one in references)[1],
     )
 
 
@@ -166,26 +172,26 @@ class _Vector:
     pairs: int
 
 
-def _cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+def _cider(candidates: Sequence[_Ngrams], references: Sequence[Sequence[_Ngrams]]) -> list[float]:
     """CIDEr-D of each picture; how rare an n-gram is, the references of all pictures say."""
-    counted = [[_ngrams(reference) for reference in of_picture] for of_picture in references]
     pictures: Counter[Ngram] = Counter()
-    for of_picture in counted:
-        pictures.update(set().union(*of_picture))
-    total = math.log(len(counted))
+    for of_picture in references:
+        pictures.update(set().union(*(one.counts for one in of_picture)))
+    # A word that no reference has is as rare as one that a single picture has.
+    commonest = math.log(len(references))
+    rarity = {ngram: commonest - math.log(count) for ngram, count in pictures.items()}
 
-    def vector(counts: Counter[Ngram]) -> _Vector:
-        weights = {ngram: count * (total - math.log(max(1, pictures[ngram]))) for ngram, count in counts.items()}
+    def vector(ngrams: _Ngrams) -> _Vector:
+        weights = {ngram: count * rarity.get(ngram, commonest) for ngram, count in ngrams.counts.items()}
         squares = [0.0] * LONGEST
         for ngram, weight in weights.items():
             squares[len(ngram) - 1] += weight * weight
-        pairs = sum(count for ngram, count in counts.items() if len(ngram) == 2)
-        return _Vector(weights, tuple(map(math.sqrt, squares)), pairs)
+        return _Vector(weights, tuple(map(math.sqrt, squares)), pairs=max(0, ngrams.length - 1))
 
     scores = []
-    for candidate, of_picture in zip(candidates, counted, strict=True):
-        ours = vector(_ngrams(candidate))
-        similarities = [_similarity(ours, vector(counts)) for counts in of_picture]
+    for candidate, of_picture in zip(candidates, references, strict=True):
+        ours = vector(candidate)
+        similarities = [_similarity(ours, vector(one)) for one in of_picture]
         scores.append(10 * sum(similarities) / len(similarities))
     return scores
 

@@ -96,6 +96,7 @@ def test_no_pictures_and_no_references():
         ("A man, and his dog!", "a man and his dog"),
         ("It isn't the dog's ball...", "it is n't the dog 's ball"),
         ("a black-and-white cat - asleep", "a black-and-white cat asleep"),
+        ("one can’t, he cannot (see “it”) — 2.5 m", "one ca n't he can not -lrb- see it -rrb- 2.5 m"),
         ("", ""),
     ],
 )
