@@ -15,6 +15,7 @@ from omgvision.evaluation.grounded_captions import GroundedCaptions
 from omgvision.evaluation.multiple_choice import CircularAccuracy, match_option
 from omgvision.evaluation.phrase_similarity import ignore_phrases, jaccard
 from omgvision.evaluation.referring import Protocol, ReferringIoU
+from omgvision.evaluation.scores import referring as referring_scores
 from tests import golden
 
 EXACT = 1e-9
@@ -92,6 +93,14 @@ def test_referring_lisa(capsys, tmp_path: Path, key: str, ignore: bool):
     for name in ("gIoU", "cIoU"):
         assert numbers[name] == pytest.approx(expected[name], abs=LISA)
         assert metric.compute()[name] == numbers[name]
+
+
+@pytest.mark.slow
+def test_referring_in_several_processes(monkeypatch: pytest.MonkeyPatch):
+    path = golden.metrics("referring") / "samples.json"
+    alone = referring_scores.score(path, path, protocol="gres")
+    monkeypatch.setattr(referring_scores, "SAMPLES_A_PROCESS", 37)
+    assert referring_scores.score(path, path, protocol="gres", workers=4) == alone
 
 
 def recorded_tokens(folder: Path) -> dict[str, str]:
