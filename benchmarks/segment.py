@@ -42,7 +42,7 @@ from torch.nn import functional as F
 from transformers import ConvNextConfig, Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
 
-from omgvision.models.omg_seg import pixel_decoder_omg_seg
+from omgvision.models.omg_seg import linear_omg_seg, pixel_decoder_omg_seg
 from omgvision.models.omg_seg.classifier_omg_seg import class_logits
 from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
 from omgvision.models.omg_seg.image_processing_omg_seg import OmgSegImageProcessor
@@ -241,12 +241,13 @@ class Plain:
         with clock.stage("backbone"):
             features = self.model.model.backbone(pixels).feature_maps
         with (
-            clock.stage("pixel decoder"),
-            mock.patch.object(pixel_decoder_omg_seg, "_inference_on_cpu", return_value=False),
+            mock.patch.object(linear_omg_seg, "inference_on_cpu", return_value=False),
+            mock.patch.object(pixel_decoder_omg_seg, "inference_on_cpu", return_value=False),
         ):
-            mask_features, memories, shapes = self.model.model.pixel_decoder(features)
-        with clock.stage("decoder"):
-            self.decode(mask_features[:, :, None], memories, shapes)
+            with clock.stage("pixel decoder"):
+                mask_features, memories, shapes = self.model.model.pixel_decoder(features)
+            with clock.stage("decoder"):
+                self.decode(mask_features[:, :, None], memories, shapes)
         return tuple(pixels.shape[-2:])
 
     def decide(self, outputs: Any, decided: Decisions, size: tuple[int, int]) -> Panoptic:

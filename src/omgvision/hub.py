@@ -128,7 +128,7 @@ def bundled_entry() -> Published:
         file=file.name,
         size=f"bundled, {size}",
         licence="CC BY-NC-SA 4.0",
-        summary="small and quick, trained from scratch on a few hundred photographs: a demonstration of all tasks",
+        summary="small and quick, trained on a few hundred photographs: a demonstration of all tasks",
     )
 
 

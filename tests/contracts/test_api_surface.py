@@ -15,6 +15,8 @@ def test_public_names():
     assert sorted(omgvision.__all__) == [
         "ClipConvNextBackbone",
         "ClipConvNextConfig",
+        "EfficientNetLiteBackbone",
+        "EfficientNetLiteConfig",
         "ImageSession",
         "OmgSegConfig",
         "OmgSegForUniversalSegmentation",

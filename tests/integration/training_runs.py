@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from omgvision.training.trainer import Run, train
 from omgvision.training.words import LearnedWords
 
 STEPS = 5
+LONG_STEPS = 60
 
 
 @dataclass
@@ -120,6 +122,20 @@ def recipe(out: Path, *, batch_size: int, **changes: Any) -> Recipe:
         checkpoint_every=0,
     )
     return replace(base, **changes)
+
+
+class SlowNumberSource(NumberSource):
+    """Takes a moment for every step, so that there is time to be stopped."""
+
+    def batch(self, step: int, **named: Any) -> Numbers:
+        time.sleep(0.003)
+        return super().batch(step, **named)
+
+
+def long_run(out: Path) -> None:
+    """A run of `LONG_STEPS` steps, or what is left of it."""
+    settings = recipe(out, batch_size=2, steps=LONG_STEPS, checkpoint_every=3, log_every=5)
+    train(NumberObjective(), SlowNumberSource(), settings, resume=True)
 
 
 def keep_average(run: Run) -> None:

@@ -1,6 +1,5 @@
 """From the name of a recipe to a folder of weights: what `omg train` calls."""
 
-import difflib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -123,8 +122,7 @@ def build(name: str, overrides: Mapping[str, str]) -> Built[Any]:
         ValueError: An unknown recipe or setting, a missing data set.
     """
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=3) or list(RECIPES)
-        raise ValueError(f"recipe: expected one of {', '.join(near)}, got {name!r}")
+        raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {name!r}")
     entry = RECIPES[name]
     recipe = override(entry.recipe(), overrides)
     torch.manual_seed(recipe.seed)

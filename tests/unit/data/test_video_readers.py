@@ -232,15 +232,18 @@ def test_youtube_vis_videos_without_an_object_are_no_fault(tracks_folder: Path) 
     assert dataset.findings.notes == {"videos without an object": 1}
 
 
-def test_youtube_vis_run_lengths_that_do_not_decode(tracks_folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("counts", "fault"), [("abcde~~~", "compressed run lengths are broken"), ("33", "a run-length mask covers 6 pix")]
+)
+def test_youtube_vis_run_lengths_that_do_not_decode(tracks_folder: Path, counts: str, fault: str) -> None:
     edit(
         tracks_folder / "train.json",
         lambda content: content["annotations"][0]["segmentations"].__setitem__(
-            3, {"size": list(SIZE), "counts": "abcde~~~"}
+            3, {"size": list(SIZE), "counts": counts}
         ),
     )
     dataset = tracks(tracks_folder, sampling=FrameSampling(5, 1))
-    with pytest.raises(ValueError, match=r"train\.json: track 1 in v/00015\.jpg: run lengths do not decode"):
+    with pytest.raises(ValueError, match=rf"train\.json: track 1 in v/00015\.jpg: {fault}"):
         dataset.clip(0, rng())
 
 

@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from omgvision.models.omg_seg import pixel_decoder_omg_seg
-from omgvision.models.omg_seg.pixel_decoder_omg_seg import PixelDecoder, TokenLinear
+from omgvision.models.omg_seg.linear_omg_seg import TokenLinear
+from omgvision.models.omg_seg.pixel_decoder_omg_seg import PixelDecoder
 
 
 def random_decoder(width: int) -> PixelDecoder:

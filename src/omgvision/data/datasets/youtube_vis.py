@@ -14,6 +14,7 @@ from torch import Tensor
 from ..class_lists import ClassListName, plain_names
 from ..clips import FrameSampling
 from ..sample import layers_from_masks
+from .coco import decode_segmentation
 from .reading import Findings, Listing, read_annotations
 from .video import PAIRS, Video, VideoFrames, VideoReader
 
@@ -143,10 +144,10 @@ class _TrackVideo(Video):
             if runs is None:
                 continue
             try:
-                masks[number] = _api.decode({"size": [height, width], "counts": runs}).astype(bool)
+                masks[number] = decode_segmentation({"size": [height, width], "counts": runs}, height, width)
             except ValueError as error:
                 told = f"{self.source}: {track.told} in {self.files[frame]}"
-                raise ValueError(f"annotations: {told}: run lengths do not decode ({error})") from error
+                raise ValueError(f"annotations: {told}: {error}") from error
         return layers_from_masks(masks, height, width)
 
     def occupied(self, frame: int) -> bool:

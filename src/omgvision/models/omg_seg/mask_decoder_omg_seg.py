@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.generic import ModelOutput
 
+from .linear_omg_seg import TokenLinear
 from .position_omg_seg import sine_position_3d
 
 
@@ -56,10 +57,10 @@ class Attention(nn.Module):
     def __init__(self, width: int, *, heads: int):
         super().__init__()
         self.heads = heads
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
+        self.q_proj = TokenLinear(width, width)
+        self.k_proj = TokenLinear(width, width)
+        self.v_proj = TokenLinear(width, width)
+        self.out_proj = TokenLinear(width, width)
 
     def _split(self, tokens: Tensor) -> Tensor:
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -84,8 +85,8 @@ class MaskDecoderLayer(GradientCheckpointingLayer):
         self.cross_norm = nn.LayerNorm(width)
         self.self_attn = Attention(width, heads=heads)
         self.self_norm = nn.LayerNorm(width)
-        self.fc1 = nn.Linear(width, ffn_dim)
-        self.fc2 = nn.Linear(ffn_dim, width)
+        self.fc1 = TokenLinear(width, ffn_dim)
+        self.fc2 = TokenLinear(ffn_dim, width)
         self.ffn_norm = nn.LayerNorm(width)
 
     def forward(

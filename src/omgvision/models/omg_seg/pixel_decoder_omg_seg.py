@@ -13,20 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .linear_omg_seg import TokenLinear, inference_on_cpu
 from .position_omg_seg import sine_position_2d
 
 QUERIES_AT_ONCE = 4096
 """Tokens that a layer takes at once in inference on CPU. What it makes on the way then stays in the cache, and its
 memory is used again instead of being mapped afresh, which costs ten times what adding two planes does."""
-
-
-def _inference_on_cpu(*tensors: Tensor) -> bool:
-    """Whether shortcuts may be taken that only pay on CPU and without gradients."""
-    return (
-        all(tensor.device.type == "cpu" for tensor in tensors)
-        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
-        and not torch.compiler.is_exporting()
-    )
 
 
 def deformable_attention_sampling(
@@ -116,25 +108,6 @@ def _bilinear_corners(
     return corners(torch.add, row, column), corners(torch.mul, share_y, share_x)
 
 
-class TokenLinear(nn.Linear):
-    """``nn.Linear`` on tokens [B, S, C], whose inference in float32 on CPU is a 1×1 convolution.
-
-    torch gives convolutions to oneDNN and matrices to MKL, which has half of oneDNN's speed on AMD processors.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        if not (
-            _inference_on_cpu(input, self.weight)
-            and input.dtype == self.weight.dtype == torch.float32
-            and torch.backends.mkldnn.is_available()
-        ):
-            return super().forward(input)
-        picture = input[:, :, None].permute(0, 3, 1, 2)  # [B, C, S, 1] in memory format channels_last: nothing moves
-        # A dilation means nothing to a single tap, but without one a single thread would not use oneDNN.
-        output = F.conv2d(picture, self.weight[:, :, None, None], self.bias, dilation=2)
-        return output.squeeze(3).transpose(1, 2)
-
-
 class SamplingOffsets(TokenLinear):
     """Where each head looks on each level; starts as a star of fixed directions whatever the query."""
 
@@ -188,7 +161,7 @@ class MultiScaleDeformableAttention(nn.Module):
         value, logits, offsets = value.to(exact), logits.to(exact), offsets.to(exact)
         # embedding_bag has no fast backward and is slow for very narrow heads.
         use_bag = (
-            _inference_on_cpu(value, offsets, logits)
+            inference_on_cpu(value, offsets, logits)
             and value.dtype == torch.float32
             and value.shape[3] >= 16
             and value.numel() < 2**31
@@ -230,7 +203,7 @@ class PixelDecoderLayer(GradientCheckpointingLayer):
     ) -> Tensor:
         """tokens [B, S, C], positions [S, C], references [S, 2] → [B, S, C]."""
         value = self.self_attn.values(tokens)
-        count = max(1, QUERIES_AT_ONCE // len(tokens)) if _inference_on_cpu(tokens, value) else tokens.shape[1]
+        count = max(1, QUERIES_AT_ONCE // len(tokens)) if inference_on_cpu(tokens, value) else tokens.shape[1]
         parts = []
         for part, places, centres in zip(
             tokens.split(count, dim=1), positions.split(count), references.split(count), strict=True

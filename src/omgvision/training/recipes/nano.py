@@ -1,4 +1,4 @@
-"""`omg-seg-nano`: the weights that come with the package, from scratch, on photographs that fit on a memory stick."""
+"""`omg-seg-nano`: the weights that come with the package, from a pretrained backbone and few photographs."""
 
 import importlib
 import json
