@@ -36,7 +36,8 @@ def test_a_picture_is_a_clip_of_one_frame():
 
 
 def test_an_encoded_picture_is_as_good_as_its_pixels():
-    encoded = golden_model().encode(PIXELS)
+    with torch.no_grad():
+        encoded = golden_model().encode(PIXELS)
     for prompts in ({}, {"input_boxes": torch.tensor([[[10.0, 12, 60, 70]], [[64.0, 8, 100, 60]]])}):
         cached, direct = segment(encoder_outputs=encoded, **prompts), segment(PIXELS, **prompts)
         for name in ("class_queries_logits", "masks_queries_logits", "iou_logits", "query_features"):
