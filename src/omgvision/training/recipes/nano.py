@@ -40,7 +40,7 @@ from omgvision.training.words import LearnedWords
 def nano() -> Recipe:
     """The recipe of `omg-seg-nano`.
 
-    `omg train nano data=DATA out=runs/nano`; on two CPU cores the 8000 steps take a night. They have not been run to
+    `omg train nano data=DATA out=runs/nano`; on two CPU cores the 8000 steps take some hours. They have not been run to
     the end yet: what a shorter run of an earlier state reached, and how long it took, is in `docs/results/nano.json`.
     """
     return Recipe(
