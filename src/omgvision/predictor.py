@@ -3,7 +3,6 @@
 Letters: Q queries, K classes, P prototypes a class, D width of the CLIP space, N prompts, h×w the stride-4 grid.
 """
 
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,8 +27,6 @@ from .models.omg_seg.processing_omg_seg import OmgSegProcessor
 from .models.omg_seg.vocabulary_omg_seg import check_names, split_synonyms
 from .results import Category, Result, SegmentLabel
 from .session import ImageSession, mask_sizes
-
-logger = logging.getLogger(__name__)
 
 SegmentTask = Literal["panoptic", "instance", "semantic", "everything"]
 TASKS: tuple[SegmentTask, ...] = get_args(SegmentTask)

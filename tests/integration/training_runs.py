@@ -19,8 +19,10 @@ from transformers import CLIPTextConfig
 import omgvision  # noqa: F401  (registers the backbone)
 from omgvision.data import Augmentation, Mixture, Source, SyntheticScenes
 from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
+from omgvision.models.omg_seg.loss_omg_seg import PointSource
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.vocabulary_omg_seg import TEMPLATES, build_clip_tokenizer
+from omgvision.training.guidance import WordGuidance
 from omgvision.training.objective import SegmentationObjective
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
 from omgvision.training.trainer import Run, train
@@ -67,8 +69,13 @@ class NumberObjective(nn.Module):
         return {"loss": (each * (1 + batch.values[:, 0].abs())).sum() / total.float()}
 
 
-def segmentation_objective() -> SegmentationObjective:
-    """The real one around the smallest model that has every part; always the same."""
+def segmentation_objective(
+    settings: ObjectiveSettings | None = None,
+    *,
+    guidance: WordGuidance | None = None,
+    points: PointSource | None = None,
+) -> SegmentationObjective:
+    """The real one around the smallest model that has every part; always the same weights."""
     torch.manual_seed(0)
     config = OmgSegConfig(
         backbone_config=ClipConvNextConfig(hidden_sizes=(8, 16, 16, 32), depths=(1, 1, 1, 1)),
@@ -100,7 +107,9 @@ def segmentation_objective() -> SegmentationObjective:
     return SegmentationObjective(
         model,
         embed=LearnedWords(model, tokenizer=build_clip_tokenizer(), templates=TEMPLATES),
-        settings=ObjectiveSettings(points=2, boxes=1),
+        settings=settings or ObjectiveSettings(points=2, boxes=1),
+        guidance=guidance,
+        points=points,
     )
 
 

@@ -1,7 +1,6 @@
 """Scores whoever segments on annotated pictures: one function a metric, at the full size of the pictures."""
 
 import json
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,8 +19,6 @@ from omgvision.evaluation.panoptic_quality import PanopticQuality, SegmentLabel
 from omgvision.evaluation.trivial import Point, box_of
 from omgvision.predictor import Predictor
 from omgvision.session import ImageSession
-
-logger = logging.getLogger(__name__)
 
 COCO = load_class_list("coco")
 COCO_THINGS = load_class_list("coco-things")

@@ -8,10 +8,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from omgvision.data.class_lists import load_class_list
 from omgvision.models.omg_seg.image_processing_omg_seg import OmgSegImageProcessor
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.processing_omg_seg import OmgSegProcessor
 from omgvision.models.omg_seg.vocabulary_omg_seg import build_clip_tokenizer
+from omgvision.training.objective import SegmentationObjective
+from omgvision.training.recipe import Recipe
 
 WEIGHTS = "weights"
 """Folder in a run's folder."""
@@ -63,3 +66,15 @@ def written_whole(folder: Path) -> Iterator[Path]:
         path.chmod(0o644)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def export_with_coco(objective: SegmentationObjective, recipe: Recipe) -> Path:
+    """A run's weights with COCO's 133 classes as their vocabulary."""
+    classes = load_class_list("coco")
+    return export_weights(
+        objective.model,
+        recipe.out / WEIGHTS,
+        names=classes.names,
+        things=classes.things,
+        processor=processor_for(recipe.image_size),
+    )

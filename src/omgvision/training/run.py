@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -10,14 +10,12 @@ import torch
 from accelerate import PartialState
 
 from omgvision.data.mixture import Mixture
-from omgvision.training.export import WEIGHTS
+from omgvision.training.export import WEIGHTS, export_with_coco
 from omgvision.training.objective import SegmentationObjective
 from omgvision.training.probe import Evaluation
 from omgvision.training.recipe import Recipe, override
 from omgvision.training.recipes import finetune, joint, nano
 from omgvision.training.trainer import PATIENCE, train
-
-logger = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Recipe)
 
@@ -41,13 +39,21 @@ class Entry(Generic[R]):
         return (self.recipe.__doc__ or "").strip().splitlines()[0]
 
 
+JOINT = Entry(
+    recipe=joint.joint,
+    objective=joint.objective,
+    source=joint.joint_source,
+    probe=joint.probe,
+    export=export_with_coco,
+)
+
 RECIPES: Mapping[str, Entry[Any]] = {
     "nano": Entry(
         recipe=nano.nano,
         objective=nano.objective,
         source=nano.source,
         probe=nano.probe,
-        export=nano.export,
+        export=export_with_coco,
     ),
     "finetune": Entry(
         recipe=finetune.finetune,
@@ -63,41 +69,11 @@ RECIPES: Mapping[str, Entry[Any]] = {
         probe=finetune.probe,
         export=finetune.export_lora,
     ),
-    "joint": Entry(
-        recipe=joint.joint,
-        objective=joint.objective,
-        source=joint.joint_source,
-        probe=joint.probe,
-        export=joint.export,
-    ),
-    "joint_yt21": Entry(
-        recipe=joint.joint_yt21,
-        objective=joint.objective,
-        source=joint.joint_yt21_source,
-        probe=joint.probe,
-        export=joint.export,
-    ),
-    "single_machine": Entry(
-        recipe=joint.single_machine,
-        objective=joint.objective,
-        source=joint.joint_source,
-        probe=joint.probe,
-        export=joint.export,
-    ),
-    "closed_set": Entry(
-        recipe=joint.closed_set,
-        objective=joint.objective,
-        source=joint.closed_set_source,
-        probe=joint.probe,
-        export=joint.export,
-    ),
-    "objects365": Entry(
-        recipe=joint.objects365,
-        objective=joint.objective,
-        source=joint.objects365_source,
-        probe=joint.probe,
-        export=joint.export,
-    ),
+    "joint": JOINT,
+    "joint_yt21": replace(JOINT, recipe=joint.joint_yt21, source=joint.joint_yt21_source),
+    "single_machine": replace(JOINT, recipe=joint.single_machine),
+    "closed_set": replace(JOINT, recipe=joint.closed_set, source=joint.closed_set_source),
+    "objects365": replace(JOINT, recipe=joint.objects365, source=joint.objects365_source),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,3 +133,5 @@ def test_counts_of_the_joint_recipes(
     record_property("counts", f"{' + '.join(lists)}: {merged.counts}, the original {originals}")
     assert merged.counts == ours
     assert np.abs(np.subtract(merged.counts, originals)).max() <= 4
+    training = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
+    assert f"{merged.counts[0]} + {merged.counts[1]}" in training and f"{originals[0]} + {originals[1]}" in training

@@ -2,69 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import CLIPTextConfig
 
 import omgvision  # noqa: F401  (registers the backbone)
 from omgvision.data import SyntheticScenes
 from omgvision.data.collate import collate
 from omgvision.data.sample import Batch
-from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
 from omgvision.models.omg_seg.loss_omg_seg import PointSource
-from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
-from omgvision.models.omg_seg.vocabulary_omg_seg import TEMPLATES, build_clip_tokenizer
 from omgvision.training.card import card
 from omgvision.training.guidance import WordGuidance
 from omgvision.training.objective import SegmentationObjective, next_clicks, with_small_masks
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
 from omgvision.training.trainer import train
-from omgvision.training.words import LearnedWords
-
-tokenizer = cache(build_clip_tokenizer)
-
-
-def tiny(
-    settings: ObjectiveSettings, *, guidance: WordGuidance | None = None, points: PointSource | None = None
-) -> SegmentationObjective:
-    torch.manual_seed(0)
-    config = OmgSegConfig(
-        backbone_config=ClipConvNextConfig(hidden_sizes=(8, 16, 16, 32), depths=(1, 1, 1, 1)),
-        text_config=CLIPTextConfig(
-            vocab_size=49408,
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            projection_dim=16,
-        ),
-        clip_head="linear",
-        embedding_dim=16,
-        hidden_size=32,
-        num_attention_heads=2,
-        num_queries=8,
-        encoder_layers=1,
-        encoder_ffn_dim=32,
-        decoder_layers=2,
-        decoder_ffn_dim=32,
-        point_refinement=True,
-        freeze_backbone=False,
-        num_loss_points=64,
-        dense_loss_weight=1.0,
-        region_loss_weight=1.0,
-    )
-    model = OmgSegForUniversalSegmentation(config)
-    return SegmentationObjective(
-        model,
-        embed=LearnedWords(model, tokenizer=tokenizer(), templates=TEMPLATES),
-        settings=settings,
-        guidance=guidance,
-        points=points,
-    )
+from tests.integration.training_runs import segmentation_objective
 
 
 class Scenes:
@@ -159,13 +113,13 @@ def test_a_split_step_is_the_whole_step(source: Scenes, points: PointSource | No
     words = WordGuidance(["cat", "dog"], ["car", "tree", "sky"], teach=lambda names: torch.eye(len(names)), draws=8)
     batch = source.batch(1, size=(64, 64), batch_size=2)
     assert len(batch.mask_labels[0]) != len(batch.mask_labels[1])
-    losses = assert_split_is_equal(tiny(SETTINGS, guidance=words, points=points), batch)
+    losses = assert_split_is_equal(segmentation_objective(SETTINGS, guidance=words, points=points), batch)
     assert {"objects", "prompts", "refined", "words", "objects/loss_dense", "objects/loss_region"} <= losses.keys()
 
 
 def test_a_split_step_of_clips_is_the_whole_step(source: Scenes):
     batch = as_clips(source.batch(1, size=(64, 64), batch_size=2))
-    losses = assert_split_is_equal(tiny(SETTINGS), batch)
+    losses = assert_split_is_equal(segmentation_objective(SETTINGS), batch)
     assert {"objects", "objects/loss_dense", "objects/loss_region"} <= losses.keys()
     assert not {"prompts", "refined"} & losses.keys()
 
@@ -173,11 +127,11 @@ def test_a_split_step_of_clips_is_the_whole_step(source: Scenes):
 def test_an_image_without_masks_in_a_split_step(source: Scenes):
     batch = source.batch(1, size=(64, 64), batch_size=2)
     batch.mask_labels[0], batch.class_labels[0] = batch.mask_labels[0][:0], batch.class_labels[0][:0]
-    assert_split_is_equal(tiny(SETTINGS), batch)
+    assert_split_is_equal(segmentation_objective(SETTINGS), batch)
 
 
 def test_normalizers_follow_from_the_labels(source: Scenes):
-    objective = tiny(SETTINGS)
+    objective = segmentation_objective(SETTINGS)
     batch = source.batch(1, size=(64, 64), batch_size=2)
     masks = sum(map(len, batch.class_labels))
     counts = {name: float(count) for name, count in objective.normalizers(batch).items()}
@@ -196,7 +150,7 @@ def test_normalizers_follow_from_the_labels(source: Scenes):
 
 
 def test_a_batch_with_prompts_trains_these_alone(source: Scenes):
-    objective = tiny(SETTINGS)
+    objective = segmentation_objective(SETTINGS)
     batch = source.batch(1, size=(64, 64), batch_size=2)
     generators = [torch.Generator().manual_seed(index) for index in range(2)]
     prompts = objective.draw_prompts(batch.mask_labels, canvas=(64, 64), generators=generators)
@@ -219,7 +173,7 @@ def test_a_batch_with_prompts_trains_these_alone(source: Scenes):
 
 
 def test_parts_of_the_loss_add_up(source: Scenes):
-    objective = tiny(ObjectiveSettings(points=2, boxes=1, prompt_weight=0.5))
+    objective = segmentation_objective(ObjectiveSettings(points=2, boxes=1, prompt_weight=0.5))
     losses = objective(source.batch(0, size=(64, 64), batch_size=2))
     expected = losses["objects"] + 0.5 * losses["prompts"] + 0.5 * losses["refined"]
     assert losses["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
@@ -230,7 +184,7 @@ def test_parts_of_the_loss_add_up(source: Scenes):
 
 
 def test_data_sets_can_train_the_prompts_alone(source: Scenes):
-    objective = tiny(ObjectiveSettings(points=2, boxes=1, prompts_only=("synthetic",)))
+    objective = segmentation_objective(ObjectiveSettings(points=2, boxes=1, prompts_only=("synthetic",)))
     assert "objects" not in objective(source.batch(0, size=(64, 64), batch_size=2))
 
 
@@ -241,13 +195,13 @@ def test_a_batch_without_masks_still_has_a_loss(source: Scenes):
         mask_labels=[masks[:0] for masks in batch.mask_labels],
         class_labels=[labels[:0] for labels in batch.class_labels],
     )
-    losses = tiny(ObjectiveSettings())(empty)
+    losses = segmentation_objective(ObjectiveSettings())(empty)
     assert losses["loss"].isfinite()
     losses["loss"].backward()
 
 
 def test_chosen_classes_hold_those_of_the_batch():
-    objective = tiny(ObjectiveSettings(max_classes=5))
+    objective = segmentation_objective(ObjectiveSettings(max_classes=5))
     names = [f"class {index}" for index in range(20)]
     labels = [torch.tensor([17, 3, -1]), torch.tensor([3, 11])]
     chosen, renumbered = objective.choose_classes(names, labels)
@@ -279,7 +233,7 @@ def test_small_masks_keep_their_area(source: Scenes):
 
 
 def test_a_short_run_learns(tmp_path: Path, source: Scenes):
-    objective = tiny(ObjectiveSettings(points=2, boxes=1))
+    objective = segmentation_objective(ObjectiveSettings(points=2, boxes=1))
     batch = source.batch(0, size=(64, 64), batch_size=2)
 
     def loss() -> float:

@@ -22,7 +22,6 @@ from omgvision.data import (
     RelabelledClips,
     SampleDataset,
     Source,
-    load_class_list,
     merge_vocabularies,
 )
 from omgvision.data.datasets.ade20k import Ade20kPanoptic
@@ -33,7 +32,6 @@ from omgvision.data.datasets.segment_anything import ClassAgnostic
 from omgvision.data.datasets.vipseg import VipSeg
 from omgvision.data.datasets.youtube_vis import YouTubeVis
 from omgvision.models.omg_seg.configuration_omg_seg import OmgSegConfig
-from omgvision.training.export import WEIGHTS, export_weights, processor_for
 from omgvision.training.objective import SegmentationObjective
 from omgvision.training.probe import Probe, evenly
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
@@ -276,16 +274,4 @@ def probe(recipe: JointRecipe) -> Probe:
         evenly(instances, 32),
         size=recipe.stages[-1].size,
         batch_size=1,
-    )
-
-
-def export(objective: SegmentationObjective, recipe: JointRecipe) -> Path:
-    """Weights with COCO's 133 classes as their vocabulary."""
-    classes = load_class_list("coco")
-    return export_weights(
-        objective.model,
-        recipe.out / WEIGHTS,
-        names=classes.names,
-        things=classes.things,
-        processor=processor_for(recipe.image_size),
     )

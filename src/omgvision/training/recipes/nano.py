@@ -29,7 +29,6 @@ from omgvision.models.efficientnet_lite.configuration_efficientnet_lite import E
 from omgvision.models.omg_seg.configuration_omg_seg import OmgSegConfig
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.vocabulary_omg_seg import TEMPLATES, build_clip_tokenizer, split_synonyms
-from omgvision.training.export import WEIGHTS, export_weights, processor_for
 from omgvision.training.guidance import WordGuidance, frequent_words, sentence_encoder
 from omgvision.training.objective import SegmentationObjective
 from omgvision.training.probe import Probe, evenly
@@ -222,16 +221,4 @@ def probe(recipe: Recipe) -> Probe:
         },
         evenly(CocoInstances(coco / "instances_val.json", images=coco / "images"), 32),
         size=recipe.stages[-1].size,
-    )
-
-
-def export(objective: SegmentationObjective, recipe: Recipe) -> Path:
-    """Weights with COCO's 133 classes as their vocabulary."""
-    classes = load_class_list("coco")
-    return export_weights(
-        objective.model,
-        recipe.out / WEIGHTS,
-        names=classes.names,
-        things=classes.things,
-        processor=processor_for(recipe.image_size),
     )

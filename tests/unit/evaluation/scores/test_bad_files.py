@@ -10,36 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omg_cli.main import run
 from omgvision.evaluation.panoptic_files import write_ids
 from tests.golden import metrics
-
-Score = Callable[..., tuple[int, str, str]]
-"""`omg score` with these words → exit code, standard output, standard error."""
-
-
-@pytest.fixture
-def score(capsys: pytest.CaptureFixture[str]) -> Score:
-    def call(metric: str, truth: Path, guess: Path, *options: object) -> tuple[int, str, str]:
-        code = run(["score", metric, "--gt", str(truth), "--pred", str(guess), *map(str, options)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-def refused(result: tuple[int, str, str]) -> str:
-    code, out, err = result
-    assert (code, out) == (2, ""), err
-    assert err.startswith("omg: ")
-    assert err.count("\n") == 1
-    return err
-
-
-def last_line(result: tuple[int, str, str]) -> dict[str, float | None]:
-    code, out, err = result
-    assert code == 0, err
-    return json.loads(out.splitlines()[-1])
+from tests.scoring import Score, last_line, refused
 
 
 def change(path: Path, edit: Callable[[Any], object]) -> None:

@@ -1,43 +1,15 @@
 """Faulty files of sentences, captions and questions: one line and exit code 2."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from omg_cli.main import run
 from omgvision.evaluation import caption_tools
-
-Score = Callable[..., tuple[int, str, str]]
-"""`omg score` with these words → exit code, standard output, standard error."""
+from tests.scoring import Score, last_line, refused
 
 RUNS = {"size": [2, 3], "counts": [1, 2, 3]}
-
-
-@pytest.fixture
-def score(capsys: pytest.CaptureFixture[str]) -> Score:
-    def call(metric: str, truth: Path, guess: Path, *options: object) -> tuple[int, str, str]:
-        code = run(["score", metric, "--gt", str(truth), "--pred", str(guess), *map(str, options)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-def refused(result: tuple[int, str, str]) -> str:
-    code, out, err = result
-    assert (code, out) == (2, ""), err
-    assert err.startswith("omg: ")
-    assert err.count("\n") == 1
-    return err
-
-
-def last_line(result: tuple[int, str, str]) -> dict[str, float | None]:
-    code, out, err = result
-    assert code == 0, err
-    return json.loads(out.splitlines()[-1])
 
 
 def write(path: Path, content: Any) -> Path:
