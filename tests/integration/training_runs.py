@@ -24,6 +24,7 @@ from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmenta
 from omgvision.models.omg_seg.vocabulary_omg_seg import TEMPLATES, build_clip_tokenizer
 from omgvision.training.guidance import WordGuidance
 from omgvision.training.objective import SegmentationObjective
+from omgvision.training.processes import joined
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
 from omgvision.training.trainer import Run, train
 from omgvision.training.words import LearnedWords
@@ -165,6 +166,7 @@ class InterruptedScenes:
 
 def in_two_processes(folder: Path) -> None:
     """The runs of `test_training_distributed.py`, under DDP and, sliced, under FSDP2."""
+    assert joined().num_processes == 2, "`omg train` asks for the processes before it trains: they must be two then"
     keep_average(train(NumberObjective(), NumberSource(), recipe(folder / "ddp_numbers", batch_size=1)))
     keep_average(train(segmentation_objective(), scenes(), recipe(folder / "ddp", batch_size=1)))
     # accelerate offers FSDP to GPUs alone; PyTorch slices on CPUs as well, once accelerate believes in GPUs.

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from accelerate import PartialState
 
 from omgvision.data.mixture import Mixture
 from omgvision.training.export import WEIGHTS, export_with_coco
 from omgvision.training.objective import SegmentationObjective
 from omgvision.training.probe import Evaluation
+from omgvision.training.processes import joined
 from omgvision.training.recipe import Recipe, override
 from omgvision.training.recipes import finetune, joint, nano
-from omgvision.training.trainer import PATIENCE, train
+from omgvision.training.trainer import train
 
 R = TypeVar("R", bound=Recipe)
 
@@ -104,7 +104,7 @@ def build(name: str, overrides: Mapping[str, str]) -> Built[Any]:
     torch.manual_seed(recipe.seed)
     objective = entry.objective(recipe)
     source = entry.source(recipe)
-    processes = PartialState(timeout=PATIENCE).num_processes
+    processes = joined().num_processes
     recipe = recipe.with_steps(source.samples_per_epoch, processes=processes)
     if recipe.gradient_checkpointing:
         objective.model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -125,7 +125,7 @@ def run(name: str, overrides: Mapping[str, str], *, resume: bool = False) -> Pat
     Raises:
         ValueError: As `build` and `train`.
     """
-    if not PartialState(timeout=PATIENCE).is_main_process:
+    if not joined().is_main_process:
         logging.getLogger("omgvision").setLevel(logging.ERROR)
     built = build(name, overrides)
     recipe = built.recipe

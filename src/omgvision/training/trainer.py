@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from types import FrameType
 from typing import Any, Protocol
 
@@ -23,15 +22,13 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from omgvision.training import checkpoint
 from omgvision.training.monitor import Journal, Pictures
 from omgvision.training.optimizer import AveragedWeights, build_optimizer, learning_rate_factor, set_learning_rate
+from omgvision.training.processes import PATIENCE, on_cpu
 from omgvision.training.recipe import Recipe, Stage
 from omgvision.training.sharding import Sharding, mixed_precision
 
 logger = logging.getLogger(__name__)
 
 MAX_BAD_STEPS = 3
-PATIENCE = timedelta(hours=2)
-"""How long processes wait for each other: the first one evaluates and saves alone."""
-
 Evaluate = Callable[[nn.Module], dict[str, float]]
 
 
@@ -104,6 +101,7 @@ def train(
         source: Batches by number.
         recipe: The run.
         evaluate, pictures: objective (with the averaged weights, in evaluation mode) → numbers; pictures to look at.
+            Asked before the first step, every `recipe.evaluate_every` steps and after the last.
         resume: Continue from the newest checkpoint in `recipe.out`, if there is one.
 
     Returns:
@@ -116,6 +114,8 @@ def train(
     run = Run(objective, recipe, evaluate=evaluate, pictures=pictures, resume=resume)
     accelerator, model, optimizer = run.accelerator, run.model, run.optimizer
     with stop_on_signal() as stop:
+        if run.step == 0:
+            run.evaluate_if_due()  # what the run has to improve on
         for batches in steps(source, run):
             normalizers = run.sum_normalizers(objective, batches)
             run.set_learning_rate()
@@ -156,6 +156,7 @@ class Run:
         if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
             AcceleratorState._reset_state()
         self.accelerator = Accelerator(
+            cpu=on_cpu(),
             mixed_precision=precision,
             gradient_accumulation_steps=recipe.accumulation,
             kwargs_handlers=[
@@ -359,8 +360,7 @@ class Run:
         if self.is_due(self.recipe.log_every):
             rate = max(group["lr"] for group in self.optimizer.param_groups)
             self.journal.write(step=self.step, share=self.share, elapsed=self.elapsed, learning_rate=rate)
-        if self.evaluate is not None and self.is_due(self.recipe.evaluate_every):
-            self.run_evaluation(self.evaluate)
+        self.evaluate_if_due()
         if self.is_due(self.recipe.checkpoint_every) or self.finished:
             self.save()
         if self.stopping:
@@ -369,12 +369,18 @@ class Run:
     def is_due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
 
-    def run_evaluation(self, evaluate: Evaluate) -> None:
-        """Numbers and pictures of the averaged weights, as an entry of their own in the log."""
+    def evaluate_if_due(self) -> None:
+        """Numbers and pictures of the averaged weights, as an entry of their own in the log.
+
+        Due before the first step, after every so many, and at the end of the run, whose weights are kept.
+        """
+        every = self.recipe.evaluate_every
+        if self.evaluate is None or not every or (self.share < 1 and not self.is_due(every)):
+            return
         with self.averaged_objective() as objective, torch.inference_mode():
             if objective is not None:
                 shown = {} if self.pictures is None or self.journal.board is None else self.pictures(objective)
-                self.journal.write_evaluation(evaluate(objective), shown, step=self.step)
+                self.journal.write_evaluation(self.evaluate(objective), shown, step=self.step)
 
 
 @dataclass(frozen=True)
