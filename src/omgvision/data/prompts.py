@@ -158,7 +158,7 @@ def sample_prompts(
     """First clicks on objects of a batch.
 
     Args:
-        mask_labels: B tensors, bool [n, H, W].
+        mask_labels: B tensors, bool [n, H, W]; or of clips [n, T, H, W], whose prompts are on the first frame.
         number: N, prompts an image; masks are drawn without repeats until all were taken, then again.
         central_probability: how often a click is near the middle instead of anywhere in the mask.
         generator: source of randomness.
@@ -171,8 +171,9 @@ def sample_prompts(
         if len(chosen) == 0:
             continue
         is_central = torch.rand(number, 1, generator=generator, device=device) < central_probability
-        anywhere = random_points(chosen, generator=generator)
-        points[image, :, 0] = torch.where(is_central, central_points(chosen, generator=generator), anywhere)
+        shown = first_frames(chosen)
+        anywhere = random_points(shown, generator=generator)
+        points[image, :, 0] = torch.where(is_central, central_points(shown, generator=generator), anywhere)
         labels[image, :, 0] = 1
     return Prompts(points=points, point_labels=labels, boxes=None, prompt_mask=prompt_mask, mask_labels=targets)
 
@@ -185,23 +186,28 @@ def sample_box_prompts(
     boxes = torch.zeros((len(mask_labels), number, 4), device=mask_labels[0].device)
     for image, chosen in enumerate(targets):
         if len(chosen):
-            tight = mask_boxes(chosen)
+            tight = mask_boxes(first_frames(chosen))
             boxes[image] = jitter_boxes(
-                tight, size=(chosen.shape[1], chosen.shape[2]), amount=amount, generator=generator
+                tight, size=(chosen.shape[-2], chosen.shape[-1]), amount=amount, generator=generator
             )
     return Prompts(points=None, point_labels=None, boxes=boxes, prompt_mask=prompt_mask, mask_labels=targets)
+
+
+def first_frames(masks: Tensor) -> Tensor:
+    """The masks themselves, [n, H, W], or of tubes [n, T, H, W] those in the first frame."""
+    return masks if masks.dim() == 3 else masks[:, 0]
 
 
 def _choose_targets(
     mask_labels: Sequence[Tensor], number: int, generator: torch.Generator | None
 ) -> tuple[Tensor, list[Tensor]]:
-    """Bool [B, number] and, an image, [number, H, W] drawn masks ([0, H, W] without any)."""
+    """Bool [B, number] and, an image, [number, …, H, W] drawn masks ([0, …, H, W] without any)."""
     device = mask_labels[0].device
     prompt_mask = torch.zeros((len(mask_labels), number), dtype=torch.bool, device=device)
     targets = []
     for image, masks in enumerate(mask_labels):
         masks = masks.bool()
-        masks = masks[masks.flatten(1).any(1)]
+        masks = masks[first_frames(masks).flatten(1).any(1)]
         if len(masks):
             rounds = max(1, -(-number // len(masks)))
             order = [torch.randperm(len(masks), generator=generator, device=device) for _ in range(rounds)]

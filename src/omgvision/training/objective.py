@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omgvision.data.prompts import sample_box_prompts, sample_prompts
-from omgvision.data.sample import Batch, Prompts
+from omgvision.data.prompts import first_frames, random_points, sample_box_prompts, sample_prompts
+from omgvision.data.sample import NO_POINT, Batch, Prompts
 from omgvision.models.omg_seg.loss_omg_seg import PointSource
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.training.guidance import WordGuidance
@@ -27,6 +27,13 @@ from omgvision.training.words import Embed
 
 if TYPE_CHECKING:
     from omgvision.models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput
+
+
+POINTS_OF_MASK = 6
+"""Points that stand for a known mask: they mark its extent, and the features under them its parts."""
+
+KNOWN_LOGIT = 8.0
+"""Of pixels in and, negative, outside a known mask."""
 
 
 class SegmentationObjective(nn.Module):
@@ -68,7 +75,7 @@ class SegmentationObjective(nn.Module):
         if not self.trains_objects(batch):
             counts = {name: torch.zeros_like(count) for name, count in counts.items()}
         if batch.prompts is None:
-            images = 0 if is_clip(batch) else sum(bool(masks.any()) for masks in small.mask_labels)
+            images = sum(bool(first_frames(masks).any()) for masks in small.mask_labels)
             clicks, prompts = images * self.settings.points, images * (self.settings.points + self.settings.boxes)
         else:
             clicks, prompts = (int(some.prompt_mask.sum()) for some in (only_clicks(batch.prompts), batch.prompts))
@@ -85,8 +92,7 @@ class SegmentationObjective(nn.Module):
         """The losses of one batch: `loss`, their weighted sum, and its parts.
 
         Args:
-            batch: Images or clips. Clips train object queries alone: a click is on one frame, while the prompt encoder
-                has it act at its place in all of them.
+            batch: Images or clips. Prompts on a clip are on its first frame.
             normalizers: The sums of `normalizers` over all batches of the step: the losses of the step are the sums
                 over its batches then. None = this batch's own numbers, as in the original (their mean is the step's).
             seeds: One for each sample, which everything follows from that is drawn for it (points, pixels, prompts);
@@ -101,7 +107,7 @@ class SegmentationObjective(nn.Module):
         losses: dict[str, Tensor] = {}
         if self.trains_objects(batch):
             losses |= self.object_losses(encoded, batch, normalizers, generators)
-        if self.settings.prompt_weight and not is_clip(batch):
+        if self.settings.prompt_weight:
             losses |= self.prompt_losses(encoded, batch, normalizers, generators)
         if self.guidance is not None:
             words = self.guidance(lambda words: self.embed(words)[:, 0])
@@ -110,6 +116,7 @@ class SegmentationObjective(nn.Module):
             "objects": 1.0,
             "prompts": self.settings.prompt_weight,
             "refined": self.settings.prompt_weight,
+            "followed": self.settings.prompt_weight,
             "words": self.settings.word_weight,
         }
         # A batch may have neither; its loss must still reach the weights for the backward pass.
@@ -144,7 +151,7 @@ class SegmentationObjective(nn.Module):
     def draw_prompts(
         self, mask_labels: Sequence[Tensor], *, canvas: Sequence[int], generators: Sequence[torch.Generator]
     ) -> Prompts:
-        """Clicks and boxes on objects of each image, in canvas pixels; every image has the clicks first."""
+        """Clicks and boxes on objects of each image or clip, in canvas pixels; every one has the clicks first."""
         drawn, targets = [], []
         for masks, generator in zip(mask_labels, generators, strict=True):
             clicks = sample_prompts([masks], number=self.settings.points, generator=generator)
@@ -170,12 +177,16 @@ class SegmentationObjective(nn.Module):
         normalizers: Mapping[str, Tensor] | None,
         generators: Sequence[torch.Generator],
     ) -> dict[str, Tensor]:
-        """Masks of the prompts, and of the clicks among them again after each correcting click; nothing without any.
+        """Masks of the prompts; and of the clicks among them again, nothing without any.
+
+        In images they are corrected, click by click; in clips the same objects are followed from their masks.
 
         The original divides by the prompts of one image, so that its loss grows with the batch; here it is a mean.
         """
         canvas = batch.pixel_values.shape[-2:]
         prompts = batch.prompts
+        if prompts is None and not (self.settings.points or self.settings.boxes):
+            return {}
         if prompts is None:
             prompts = self.draw_prompts(batch.mask_labels, canvas=canvas, generators=generators)
         if not prompts.prompt_mask.any():
@@ -197,6 +208,9 @@ class SegmentationObjective(nn.Module):
         if points is None or labels is None or not clicked.prompt_mask.any() or not self.settings.refinement_rounds:
             return losses
         total = {"prompts": clicked.prompt_mask.sum() if normalizers is None else normalizers["clicks"]}
+        if is_clip(batch):
+            losses["followed"] = self.followed_loss(encoded, clicked, total, canvas, generators)
+            return losses
         targets = dense_targets(clicked, size=output.masks_queries_logits.shape[-2:])
         refined = []
         for _ in range(self.settings.refinement_rounds):
@@ -218,6 +232,39 @@ class SegmentationObjective(nn.Module):
             refined.append(output.loss)
         losses["refined"] = torch.stack(refined).mean()
         return losses
+
+    def followed_loss(
+        self,
+        encoded: "OmgSegEncoderOutput",
+        clicked: Prompts,
+        total: Mapping[str, Tensor],
+        canvas: Sequence[int],
+        generators: Sequence[torch.Generator],
+    ) -> Tensor:
+        """Masks in all frames of objects whose mask in the first frame is known, by points all over it."""
+        assert clicked.points is not None and encoded.mask_features is not None
+        grid = encoded.mask_features.shape[-2:]
+        shown = replace(clicked, mask_labels=[first_frames(masks) for masks in clicked.mask_labels])
+        known = (dense_targets(shown, size=grid).float() * 2 - 1) * KNOWN_LOGIT
+        points = clicked.points.new_zeros((*clicked.prompt_mask.shape, POINTS_OF_MASK, 2))
+        for image, (masks, generator) in enumerate(zip(shown.mask_labels, generators, strict=True)):
+            if len(masks):
+                scale = points.new_tensor((canvas[1] / masks.shape[-1], canvas[0] / masks.shape[-2]))
+                drawn = [random_points(masks, generator=generator) for _ in range(POINTS_OF_MASK)]
+                points[image, clicked.prompt_mask[image]] = torch.stack(drawn, dim=1) * scale
+        labels = torch.where(clicked.prompt_mask, 1, NO_POINT)[..., None].expand(*points.shape[:-1])
+        output = self.model(
+            encoder_outputs=encoded,
+            input_points=points,
+            input_point_labels=labels,
+            prompt_mask=clicked.prompt_mask,
+            previous_mask_logits=known,
+            mask_labels=clicked.mask_labels,
+            loss_points=self.points,
+            generators=generators,
+            normalizers=total,
+        )
+        return output.loss
 
     def choose_classes(self, names: Sequence[str], class_labels: Sequence[Tensor]) -> tuple[list[str], list[Tensor]]:
         """At most `max_classes` names, those of the batch among them, and the labels as indices into these."""

@@ -69,8 +69,10 @@ class ObjectiveSettings:
 
     Attributes:
         prompt_weight: Factor of the prompt losses; 0 leaves the prompts out.
-        points, boxes: Clicks and boxes an image.
-        refinement_rounds: Corrections after the first click, each on the remaining error.
+        points, boxes: Clicks and boxes drawn for an image, or for the first frame of a clip; batches that bring their
+            prompts have those. 0 of both: none.
+        refinement_rounds: Corrections after the first click, each on the remaining error. In clips, any number but 0
+            has the clicked objects followed once more from their masks in the first frame.
         word_weight: Factor of the loss between words, where the recipe has a teacher for them.
         max_classes: Class names encoded a step: those of the batch and a random choice of the others.
         prompts_only: Data sets whose images show more than is annotated, so that unmatched object queries must not be

@@ -120,8 +120,28 @@ def test_a_split_step_is_the_whole_step(source: Scenes, points: PointSource | No
 def test_a_split_step_of_clips_is_the_whole_step(source: Scenes):
     batch = as_clips(source.batch(1, size=(64, 64), batch_size=2))
     losses = assert_split_is_equal(segmentation_objective(SETTINGS), batch)
-    assert {"objects", "objects/loss_dense", "objects/loss_region"} <= losses.keys()
-    assert not {"prompts", "refined"} & losses.keys()
+    assert {"objects", "objects/loss_dense", "objects/loss_region", "prompts", "followed"} <= losses.keys()
+    assert "refined" not in losses
+
+
+def test_prompts_of_a_clip_are_on_its_first_frame(source: Scenes):
+    """Objects that are not there yet are not asked for; those asked for are compared with their masks in all frames."""
+    clips = as_clips(source.batch(1, size=(64, 64), batch_size=2))
+    absent = clips.mask_labels[0].clone()
+    absent[1:, 0] = False
+    clips.mask_labels[0] = absent
+    objective = segmentation_objective(SETTINGS)
+    generators = [torch.Generator().manual_seed(index) for index in range(2)]
+    prompts = objective.draw_prompts(clips.mask_labels, canvas=(64, 64), generators=generators)
+    assert all(torch.equal(target, absent[0]) for target in prompts.mask_labels[0])
+    assert prompts.points is not None
+    x, y = prompts.points[0, 0, 0].long().tolist()
+    assert absent[0, 0, y, x]
+
+
+def test_no_prompts_are_drawn_where_none_are_wanted(source: Scenes):
+    losses = segmentation_objective(replace(SETTINGS, points=0, boxes=0))(source.batch(1, size=(64, 64), batch_size=2))
+    assert not {"prompts", "refined", "followed"} & losses.keys()
 
 
 def test_an_image_without_masks_in_a_split_step(source: Scenes):
@@ -146,7 +166,7 @@ def test_normalizers_follow_from_the_labels(source: Scenes):
             "batches": 1,
         }
     )
-    assert {"prompts": 0.0, "clicks": 0.0}.items() <= objective.normalizers(as_clips(batch)).items()
+    assert {"prompts": 6.0, "clicks": 4.0}.items() <= objective.normalizers(as_clips(batch)).items()
 
 
 def test_a_batch_with_prompts_trains_these_alone(source: Scenes):

@@ -150,9 +150,9 @@ class MaskDecoder(nn.Module):
             mask_features: [B, C, T, h, w].
             self_allowed: [Q, Q] bool, which queries see each other; None = all.
             region: Limits where queries look.
-            first_mask_logits: [B, Q, T, h, w] instead of the mask predicted before the first layer; where a query's
-                are all NaN the prediction stands.
-            mask_prior: [B, Q, T or 1, h, w] logits added to every prediction.
+            first_mask_logits: [B, Q, T, h, w] instead of the mask predicted before the first layer; where they are NaN
+                the prediction stands.
+            mask_prior: [B, Q, T, h, w] logits added to every prediction.
             output_auxiliary: Also return the predictions before the last layer (training); costs a full-size mask
                 a layer.
         """
@@ -166,8 +166,9 @@ class MaskDecoder(nn.Module):
         inside = None if region is None else [self._resize_region(region.inside, shape) for shape in memory_shapes]
         if self_allowed is not None:
             self_allowed = self_allowed[None]
-        prior = None if mask_prior is None else mask_prior.expand(-1, -1, frames, -1, -1)
-        level_priors = [None if prior is None else self._resize(prior, shape).flatten(2) for shape in memory_shapes]
+        level_priors = [
+            None if mask_prior is None else self._resize(mask_prior, shape).flatten(2) for shape in memory_shapes
+        ]
 
         layer_features, layer_masks = [], []
         features = self.post_norm(queries)
@@ -175,7 +176,7 @@ class MaskDecoder(nn.Module):
         for index, layer in enumerate(self.layers):
             if output_auxiliary:
                 layer_features.append(features)
-                layer_masks.append(self._masks(embeddings, mask_features, prior))
+                layer_masks.append(self._masks(embeddings, mask_features, mask_prior))
             level = index % len(memories)
             level_prior = level_priors[level]
             # Bilinear resizing and the dot product commute: the attention mask of a layer needs low resolution only.
@@ -192,7 +193,7 @@ class MaskDecoder(nn.Module):
             features = self.post_norm(queries)
             embeddings = self.mask_embed(features)
         layer_features.append(features)
-        layer_masks.append(self._masks(embeddings, mask_features, prior))
+        layer_masks.append(self._masks(embeddings, mask_features, mask_prior))
         return OmgSegDecoderOutput(
             query_features=queries,
             layer_query_features=tuple(layer_features),

@@ -275,7 +275,7 @@ class OmgSegModel(OmgSegPreTrainedModel):
             self_allowed: [Q, Q] bool, which queries see each other; None = all.
             region: Limits where queries look.
             first_mask_logits: [B, Q, T, h, w] that the first layer looks at; NaN = predict.
-            mask_prior: [B, Q, T or 1, h, w] logits added to every prediction.
+            mask_prior: [B, Q, T, h, w] logits added to every prediction.
             output_auxiliary: Return the predictions of every layer.
         """
         assert encoder_outputs.memories is not None and encoder_outputs.memory_shapes is not None
@@ -487,7 +487,8 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
             pixel_values: [B, 3, H, W] or [B, T, 3, H, W], normalised; or ``encoder_outputs``.
             pixel_mask: [B, H, W], 1 on real pixels. Prompts are relative to the unpadded size. As in the original, the
                 attention itself does not know the padding.
-            input_points: [B, N, P, 2], N prompts of P points, xy pixels of the network input.
+            input_points: [B, N, P, 2], N prompts of P points, xy pixels of the network input; of a clip, all prompts are
+                on the first frame, and each query predicts its object in all of them.
             input_point_labels: [B, N, P], 1 positive, 0 negative, -10 padding; None = all positive.
             input_boxes: [B, N, 4] xyxy pixels of the network input.
             input_masks: [B, N, H, W], regions: the query looks at the region alone.

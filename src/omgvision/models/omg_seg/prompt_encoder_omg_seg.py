@@ -28,8 +28,10 @@ class PromptQueries(NamedTuple):
     Attributes:
         features, positions: [B, N, C].
         region: Where mask prompts look; None without mask prompts.
-        first_mask_logits: [B, N, T, h, w] that the first layer looks at; NaN where a prompt brings none.
-        mask_prior: [B, N, 1, h, w], added to every predicted mask; None for models without ``point_refinement``.
+        first_mask_logits: [B, N, T, h, w] that the first layer looks at; NaN where a prompt brings none and in all
+            frames but the first.
+        mask_prior: [B, N, T, h, w], added to every predicted mask, zero in all frames but the first; None for models
+            without ``point_refinement``.
     """
 
     features: Tensor
@@ -199,6 +201,9 @@ class PromptEncoder(nn.Module):
     (converted checkpoints) negative points have no effect. In both cases the first layer looks where the previous mask
     was.
 
+    Prompts of a clip are on its first frame: there they are read, there alone places count, and the query finds the
+    same object in the other frames.
+
     Args:
         width: C.
         box_prompt_index: Row of ``prompt_embed`` for boxes.
@@ -225,19 +230,19 @@ class PromptEncoder(nn.Module):
         masks: Tensor | None = None,
         previous_mask_logits: Tensor | None = None,
     ) -> PromptQueries:
-        """Encodes the prompts of a batch of pictures.
+        """Encodes the prompts of a batch of pictures or clips.
 
         Args:
             image_sizes: [B, 2] unpadded (height, width).
             canvas_size: Padded (H, W).
-            mask_features: [B, C, 1, h, w].
+            mask_features: [B, C, T, h, w].
             points: [B, N, P, 2] xy pixels; labels: [B, N, P] (None: all positive).
             boxes: [B, N, 4] xyxy pixels.
-            masks: [B, N, H, W] bool.
+            masks: [B, N, H, W] bool; pictures only.
             previous_mask_logits: [B, N, h, w] for the point prompts; NaN where a prompt has none.
 
         Raises:
-            ValueError: When no prompt is given.
+            ValueError: When no prompt is given, or a region of a clip.
         """
         rectangles, features, regions = [], [], []
         grid = (mask_features.shape[-2], mask_features.shape[-1])
@@ -262,7 +267,13 @@ class PromptEncoder(nn.Module):
                 priors.append(box_prior(boxes, canvas_size=canvas_size, grid=grid))
                 feature = feature + self.refinement.describe_region(priors[-1], mask_features[:, :, 0])
             features.append(feature)
+        frames = mask_features.shape[2]
         if masks is not None:
+            if frames > 1:
+                raise ValueError(
+                    f"input_masks: expected a picture, got a clip of {frames} frames; give points of the region and "
+                    "previous_mask_logits instead"
+                )
             centers = torch.stack([region_centers(mask) for mask in masks.bool()])
             rectangles.append(torch.cat((centers - POINT_HALF_SIZE, centers + POINT_HALF_SIZE), dim=-1))
             features.append(start[0].expand(*masks.shape[:2], -1))
@@ -274,10 +285,11 @@ class PromptEncoder(nn.Module):
         first_mask_logits = mask_prior = None
         if previous_mask_logits is not None:
             missing = count - previous_mask_logits.shape[1]
-            first_mask_logits = F.pad(previous_mask_logits, (0, 0, 0, 0, 0, missing), value=math.nan)[:, :, None]
+            given = previous_mask_logits[:, :, None]
+            first_mask_logits = F.pad(given, (0, 0, 0, 0, 0, frames - 1, 0, missing), value=math.nan)
         if priors:
-            known = torch.cat(priors, dim=1).to(mask_features.dtype)
-            mask_prior = F.pad(known, (0, 0, 0, 0, 0, count - known.shape[1]))[:, :, None]
+            known = torch.cat(priors, dim=1).to(mask_features.dtype)[:, :, None]
+            mask_prior = F.pad(known, (0, 0, 0, 0, 0, frames - 1, 0, count - known.shape[1]))
         positions = self._positions(torch.cat(rectangles, dim=1).to(start.dtype), image_sizes)
         return PromptQueries(
             features=torch.cat(features, dim=1),

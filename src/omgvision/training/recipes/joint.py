@@ -81,7 +81,7 @@ def joint() -> JointRecipe:
             warmup_steps=500,
             milestones=(8 / 12, 11 / 12),
         ),
-        objective=ObjectiveSettings(points=20, boxes=0, refinement_rounds=0, max_classes=1000),
+        objective=ObjectiveSettings(points=0, boxes=0, refinement_rounds=0, max_classes=1000),
         ema_decay=0.0,
         normalizer="original",
         workers=4,

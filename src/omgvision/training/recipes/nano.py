@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from omgvision.data import (
     load_class_list,
 )
 from omgvision.data.sample import SampleDataset
+from omgvision.hub import load
 from omgvision.models.efficientnet_lite.configuration_efficientnet_lite import EfficientNetLiteConfig
 from omgvision.models.omg_seg.configuration_omg_seg import OmgSegConfig
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
@@ -36,13 +37,25 @@ from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Reci
 from omgvision.training.words import LearnedWords
 
 
-def nano() -> Recipe:
+@dataclass(frozen=True)
+class NanoRecipe(Recipe):
+    """A recipe of the bundled weights.
+
+    Attributes:
+        start: Weights of the same model to go on from, as `omg.load` takes them; None for a pretrained backbone under a
+            head at random initialisation.
+    """
+
+    start: str | None = None
+
+
+def nano() -> NanoRecipe:
     """The recipe of `omg-seg-nano`.
 
     `omg train nano data=DATA out=runs/nano`; on two CPU cores the 8000 steps take some hours. They have not been run to
     the end yet: what a shorter run of an earlier state reached, and how long it took, is in `docs/results/nano.json`.
     """
-    return Recipe(
+    return NanoRecipe(
         name="omg-seg-nano",
         data=Path("shared/data"),
         out=Path("runs/nano"),
@@ -159,10 +172,13 @@ def camvid_part(recipe: Recipe, part: Literal["train", "val"], *, split_things: 
     )
 
 
-def objective(recipe: Recipe) -> SegmentationObjective:
-    """The pretrained backbone under a head at random initialisation, and what a step asks of it."""
-    model = OmgSegForUniversalSegmentation(model_config())
-    model.model.backbone.load_state_dict(pretrained_backbone())
+def objective(recipe: NanoRecipe) -> SegmentationObjective:
+    """The model that the recipe starts from, and what a step asks of it."""
+    if recipe.start is None:
+        model = OmgSegForUniversalSegmentation(model_config())
+        model.model.backbone.load_state_dict(pretrained_backbone())
+    else:
+        model = load(recipe.start, device="cpu", dtype="float32").model
     # The first features hold for every picture; not training them halves the backbone's backward pass.
     model.model.backbone.get_submodule("stem").requires_grad_(False)
     model.model.backbone.get_submodule("stages.0").requires_grad_(False)
