@@ -22,7 +22,7 @@ from .errors import UserError
 if TYPE_CHECKING:
     import supervision  # pyright: ignore[reportMissingImports]
 
-Task = Literal["panoptic", "instance", "semantic", "everything", "click"]
+Task = Literal["panoptic", "instance", "semantic", "everything", "click", "objects"]
 Artifact = Literal["overlay", "panoptic", "semantic", "json", "masks"]
 DEFAULT_ARTIFACTS: tuple[Artifact, ...] = ("overlay", "panoptic", "semantic", "json")
 CLASS_AGNOSTIC_LABEL = "object"
@@ -72,12 +72,28 @@ class RunLengthMask:
         return {"size": [self.height, self.width], "counts": self.counts}
 
 
+@dataclass(frozen=True)
+class FrameStamp:
+    """Which frame of a video a result belongs to.
+
+    Attributes:
+        index: from 0, counted over all frames of the video, those that are not looked at included.
+        time: seconds since the first frame.
+        name: of the file that a frame of a folder comes from (without ending); "" for other videos.
+    """
+
+    index: int
+    time: float
+    name: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Segment:
     """One region of a picture.
 
     Attributes:
-        id: 1, 2, … within its result; the value of its pixels in `Result.label_map`.
+        id: 1, 2, … within its result; in a video the track, the same in every frame. The value of its pixels in
+            `Result.label_map`.
         label_id: index into `Result.categories`; None where the task knows no classes.
         label: class name, "object" without classes.
         is_thing: countable (a car) rather than stuff (sky).
@@ -116,7 +132,7 @@ class Result:
     of ids where segments exclude each other, run lengths where they may overlap.
 
     Attributes:
-        task: "panoptic", "instance", "semantic", "everything" or "click".
+        task: "panoptic", "instance", "semantic", "everything", "click" or (in videos) "objects".
         image: the picture, upright RGB.
         name: what the picture is called (its file name without ending).
         model_name: the weights that made the result.
@@ -124,6 +140,7 @@ class Result:
         segments: in the order of the model: by size in maps, by score otherwise, by prompt after clicks.
         stem: what the names of saved files start with; empty for a single picture.
         prompt_points, prompt_boxes: after clicks, where they were: (x, y, positive) and (x0, y0, x1, y1).
+        frame: of a video, which frame this is; None for a picture.
     """
 
     def __init__(
@@ -138,6 +155,7 @@ class Result:
         stem: str = "",
         points: Sequence[visualization.Point] = (),
         boxes: Sequence[visualization.Box] = (),
+        frame: FrameStamp | None = None,
     ) -> None:
         self.task: Task = task
         self.image = image
@@ -148,6 +166,7 @@ class Result:
         self.stem = stem
         self.prompt_points = tuple(points)
         self.prompt_boxes = tuple(boxes)
+        self.frame = frame
         self._label_map: np.ndarray | None = None
 
     @classmethod
@@ -162,30 +181,35 @@ class Result:
         name: str = "image",
         model_name: str = "",
         stem: str = "",
+        points: Sequence[visualization.Point] = (),
+        boxes: Sequence[visualization.Box] = (),
+        frame: FrameStamp | None = None,
     ) -> "Result":
         """Make a result of segments that exclude each other.
 
         Args:
             label_map: int [H, W] of the image's size; 0 is nobody's, other values are the keys of `labels`.
             labels: class and score of each value; values without pixels are left out.
+            frame: of a video, whose values are tracks and become the ids of the segments; without it they are numbered
+                anew, the largest first.
         """
         _check_shape(label_map, image)
         if label_map.min() < 0:
             raise ValueError(f"the map holds negative values ({label_map.min()}), expected 0 for pixels of no segment")
-        # Ids are made consecutive, largest segment first.
         areas = np.bincount(label_map.ravel())
         areas[0] = 0
         order = np.argsort(-areas, kind="stable")[: np.count_nonzero(areas)]
         new_ids = np.zeros(len(areas), dtype=np.int32)
-        new_ids[order] = np.arange(1, len(order) + 1, dtype=np.int32)
-        compact = new_ids[label_map]
-        boxes = _boxes(compact)
+        new_ids[order] = np.arange(1, len(order) + 1) if frame is None else order
+        renumbered = new_ids[label_map]
+        extents = _boxes(renumbered)
         segments = []
-        for new_id, value in enumerate(order.tolist(), start=1):
+        for value in order.tolist():
             if value not in labels:
                 raise ValueError(f"the map holds the value {value}, for which no label was given")
-            read = _map_reader(compact, new_id)
-            segments.append(_segment(new_id, labels[value], categories, int(areas[value]), boxes[new_id], read))
+            new_id = int(new_ids[value])
+            read = _map_reader(renumbered, new_id)
+            segments.append(_segment(new_id, labels[value], categories, int(areas[value]), extents[new_id], read))
         result = cls(
             task=task,
             image=image,
@@ -194,8 +218,11 @@ class Result:
             name=name,
             model_name=model_name,
             stem=stem,
+            points=points,
+            boxes=boxes,
+            frame=frame,
         )
-        result._label_map = compact
+        result._label_map = renumbered
         return result
 
     @classmethod
@@ -212,10 +239,17 @@ class Result:
         stem: str = "",
         points: Sequence[visualization.Point] = (),
         boxes: Sequence[visualization.Box] = (),
+        ids: Sequence[int] | None = None,
+        frame: FrameStamp | None = None,
     ) -> "Result":
-        """Make a result of masks (bool [H, W] each, consumed one at a time) that may overlap."""
+        """Make a result of masks (bool [H, W] each, consumed one at a time) that may overlap.
+
+        Args:
+            ids: of the segments, positive and different: the tracks of a video. None numbers them from 1.
+        """
         segments = []
-        for number, (mask, label) in enumerate(zip(masks, labels, strict=True), start=1):
+        numbers = range(1, len(labels) + 1) if ids is None else ids
+        for number, mask, label in zip(numbers, masks, labels, strict=True):
             _check_shape(mask, image)
             packed = RunLengthMask.encode(mask)
             segments.append(_segment(number, label, categories, packed.area, packed.box, packed.decode))
@@ -229,6 +263,7 @@ class Result:
             stem=stem,
             points=points,
             boxes=boxes,
+            frame=frame,
         )
 
     # ------------------------------------------------------------------------------------------------- what was found
@@ -291,6 +326,10 @@ class Result:
             self._label_map = label_map
         return self._label_map
 
+    @property
+    def _highest_id(self) -> int:
+        return max((segment.id for segment in self.segments), default=0)
+
     # --------------------------------------------------------------------------------------------------- other forms
 
     def semantic_map(self) -> np.ndarray:
@@ -299,7 +338,7 @@ class Result:
         void = np.iinfo(dtype).max
         if len(self.categories) > void:
             raise UserError(f"a semantic PNG holds at most {void} classes, the vocabulary has {len(self.categories)}")
-        lookup = np.full(len(self) + 1, void, dtype=dtype)
+        lookup = np.full(self._highest_id + 1, void, dtype=dtype)
         for segment in self.segments:
             if segment.label_id is not None:
                 lookup[segment.id] = segment.label_id
@@ -316,7 +355,7 @@ class Result:
 
     def segments_info(self) -> list[dict[str, Any]]:
         """What belongs to `panoptic_png`: COCO's panoptic records, of the segments that are seen in it."""
-        areas = np.bincount(self.label_map.ravel(), minlength=len(self) + 1)
+        areas = np.bincount(self.label_map.ravel(), minlength=self._highest_id + 1)
         boxes = _boxes(self.label_map)
         records = []
         for segment in self.segments:
@@ -388,17 +427,21 @@ class Result:
         )
 
     def overlay(self, *, labels: bool | None = None, opacity: float = 0.5) -> Image.Image:
-        """The picture with its segments in colour, and their names if the task knows any (or `labels` says so)."""
+        """The picture with its segments in colour, and their names if the task knows any (or `labels` says so).
+
+        In a video the colour of a countable thing goes with its id, so that it keeps it from frame to frame.
+        """
         agnostic = not self.categories
         # Smaller segments on top of larger ones, so that nothing is hidden.
         order = sorted(self.segments, key=lambda segment: -segment.area)
         seen: Counter[int] = Counter()
         colors: dict[int, visualization.Color] = {}
         for segment in self.segments:
-            if segment.label_id is None:
-                colors[segment.id] = visualization.segment_color(segment.id + 11)  # the first is blue
+            counted = segment.is_thing and self.task != "semantic"
+            if segment.label_id is None or (self.frame is not None and counted):
+                colors[segment.id] = visualization.identity_color(segment.id)
                 continue
-            instance = seen[segment.label_id] if segment.is_thing and self.task != "semantic" else 0
+            instance = seen[segment.label_id] if counted else 0
             seen[segment.label_id] += 1
             colors[segment.id] = visualization.segment_color(
                 segment.label_id, is_thing=segment.is_thing, instance=instance
@@ -419,6 +462,8 @@ class Result:
     def _tag(self, segment: Segment) -> str:
         # Class names may list synonyms ("person, child"): the first is enough for a picture.
         name = segment.label.split(",")[0].strip()
+        if self.frame is not None:
+            return f"{name} {segment.id}" if segment.is_thing and self.task != "semantic" else name
         return f"{name} {segment.score:.2f}" if self.task == "instance" and segment.score is not None else name
 
     # -------------------------------------------------------------------------------------------------------- writing

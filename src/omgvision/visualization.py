@@ -1,7 +1,7 @@
 """Pictures of results: coloured segments with their names, prompts, comparisons.
 
 Pure functions of arrays and PIL images. Colours are stable: the same class index always has the same colour, the n-th
-instance of a class the same shade of it.
+instance of a class the same shade of it, the same track of a video the same colour in every frame.
 """
 
 import colorsys
@@ -41,6 +41,11 @@ def segment_color(index: int, *, is_thing: bool = True, instance: int = 0) -> Co
         hue += 150 * (turn - 0.5)
         lightness = 0.58 + 0.26 * (instance * 0.7549 % 1)
     return _oklch_to_rgb(lightness, chroma, hue)
+
+
+def identity_color(number: int) -> Color:
+    """Colour of the object or track `number` (from 1), whatever its class: neighbouring numbers look unlike."""
+    return segment_color(number + 11)  # so that the first is blue
 
 
 def _oklch_to_rgb(lightness: float, chroma: float, hue: float) -> Color:

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from omgvision.errors import UserError
-from omgvision.results import Category, Result, RunLengthMask, SegmentLabel, ensure_writable
+from omgvision.results import Category, FrameStamp, Result, RunLengthMask, SegmentLabel, ensure_writable
 
 HEIGHT, WIDTH = 30, 40
 CATEGORIES = (Category("person, child", True), Category("sky", False), Category("car", True))
@@ -58,6 +58,53 @@ def test_segments_of_a_map(panoptic):
     assert panoptic.masks.shape == (3, HEIGHT, WIDTH)
     assert panoptic.masks.sum(axis=(1, 2)).tolist() == [400, 70, 20]
     assert "person, child ×2" in repr(panoptic)
+
+
+def test_frames_of_a_video_keep_their_ids(image):
+    label_map = np.zeros((HEIGHT, WIDTH), dtype=np.int32)
+    label_map[:10] = 7
+    label_map[15:25, 5:12] = 300
+    labels = {7: SegmentLabel(1, 0.5), 300: SegmentLabel(0, 0.9)}
+    stamp = FrameStamp(index=4, time=0.16)
+    about = {"task": "panoptic", "image": image, "categories": CATEGORIES, "frame": stamp}
+    result = Result.from_label_map(label_map, labels, **about)
+    assert result.frame == stamp
+    assert [(s.id, s.label_id, s.area) for s in result] == [(7, 1, 400), (300, 0, 70)]
+    assert np.array_equal(result.label_map, label_map)
+    assert np.array_equal(result.segments[1].mask, label_map == 300)
+    assert {record["id"]: record["area"] for record in result.segments_info()} == {7: 400, 300: 70}
+    assert set(np.unique(result.semantic_map())) == {0, 1, 255}
+
+    about["task"] = "instance"
+    result = Result.from_masks(
+        [label_map == 300, label_map == 7], [SegmentLabel(0), SegmentLabel(2)], ids=[9, 2], **about
+    )
+    assert [(s.id, s.area) for s in result] == [(9, 70), (2, 400)]
+    assert set(np.unique(result.label_map)) == {0, 2, 9}
+    with pytest.raises(ValueError):
+        Result.from_masks([label_map == 300], [SegmentLabel(0)], ids=[1, 2], **about)
+
+
+def test_colour_of_a_track_is_the_same_in_every_frame():
+    """Whatever its place, its class and its neighbours; stuff and classes of a semantic map go by class."""
+    plain = Image.new("RGB", (WIDTH, HEIGHT))
+
+    def colours(values: dict[int, int], *, task="panoptic") -> dict[int, tuple[int, ...]]:
+        label_map = np.zeros((HEIGHT, WIDTH), dtype=np.int32)
+        for place, value in enumerate(values):
+            label_map[:, 10 * place : 10 * place + 10] = value
+        labels = {value: SegmentLabel(label) for value, label in values.items()}
+        about = {"task": task, "image": plain, "categories": CATEGORIES, "frame": FrameStamp(0, 0.0)}
+        overlay = np.asarray(Result.from_label_map(label_map, labels, **about).overlay(labels=False, opacity=1.0))
+        return {value: tuple(overlay[15, 10 * place + 5]) for place, value in enumerate(values)}
+
+    first, second = colours({1: 0, 2: 0, 3: 1}), colours({5: 1, 2: 2, 9: 0, 1: 0})
+    assert first[1] == second[1]
+    assert first[2] == second[2]
+    assert first[3] == second[5]
+    assert len({*first.values(), *second.values()}) == 4
+    assert colours({1: 0, 2: 2}, task="semantic") == colours({2: 2, 1: 0}, task="semantic")
+    assert colours({1: 0}, task="semantic")[1] == colours({4: 0}, task="semantic")[4]
 
 
 def test_overlapping_masks_are_kept_whole(overlapping):
