@@ -31,6 +31,7 @@ from .mixture import ClipSource, InMemory, Mixture, Source, Subset
 from .prompts import PromptSampling
 from .sample import Batch, Clip, ClipDataset, Prompts, Sample, SampleDataset
 from .synthetic import SyntheticScenes
+from .synthetic_clips import SyntheticClips, SyntheticVideo
 from .transforms import ORIGINAL_AUGMENTATION, Augmentation
 
 __all__ = [
@@ -68,7 +69,9 @@ __all__ = [
     "SegmentAnything",
     "Source",
     "Subset",
+    "SyntheticClips",
     "SyntheticScenes",
+    "SyntheticVideo",
     "VideoFrames",
     "VipSeg",
     "Vspw",

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from omgvision.data import SyntheticScenes
-from omgvision.data.synthetic import COLOURS, SHAPES
+from omgvision.data.synthetic_objects import COLOURS, SHAPES
 
 
 def test_scene_depends_on_seed_and_index_only() -> None:
