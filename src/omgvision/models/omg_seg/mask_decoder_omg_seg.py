@@ -26,13 +26,17 @@ class AttentionRegion:
 
     Attributes:
         inside: [B, Q, T, H, W] bool; a query only looks at the True pixels. Any resolution: it is resized (nearest) to
-            each memory.
+            each memory. Or one such tensor for each memory.
         replaces_prediction: [B, Q] bool; True where the region stands instead of the predicted mask, False where both
             must agree.
     """
 
-    inside: Tensor
+    inside: Tensor | tuple[Tensor, ...]
     replaces_prediction: Tensor
+
+    def at(self, level: int) -> Tensor:
+        """What is inside on the memory number ``level``."""
+        return self.inside if isinstance(self.inside, Tensor) else self.inside[level]
 
 
 @dataclass
@@ -163,7 +167,11 @@ class MaskDecoder(nn.Module):
             value + sine_position_3d(frames, *shape, value.shape[-1] // 2, device=value.device).to(value.dtype)
             for value, shape in zip(values, memory_shapes, strict=True)
         ]
-        inside = None if region is None else [self._resize_region(region.inside, shape) for shape in memory_shapes]
+        inside = (
+            None
+            if region is None
+            else [self._resize_region(region.at(level), shape) for level, shape in enumerate(memory_shapes)]
+        )
         if self_allowed is not None:
             self_allowed = self_allowed[None]
         level_priors = [
