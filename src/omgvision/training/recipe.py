@@ -8,7 +8,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -232,36 +232,62 @@ def override(recipe: T, changes: Mapping[str, str]) -> T:
         changes: Dotted field name → text, for example `{"optimizer.learning_rate": "3e-4", "stages.0.size": "64,96"}`.
 
     Raises:
-        ValueError: A name that does not exist (near names are listed) or a text that is not of the field's type.
+        ValueError: A name that does not exist (near names are listed), a text that is not of the field's type, or
+            settings that do not go together; they are checked when all are made.
     """
-    for key, text in changes.items():
-        recipe = _override_one(recipe, key.split("."), text, key)
-    return recipe
+    return _overridden(recipe, [_Change(key, tuple(key.split(".")), text) for key, text in changes.items()])
 
 
-def _override_one(value: Any, path: list[str], text: str, key: str) -> Any:
+@dataclass(frozen=True)
+class _Change:
+    """One of the changes of `override`: its whole name, what of the name is left at this depth, and its text."""
+
+    key: str
+    path: tuple[str, ...]
+    text: str
+
+    @property
+    def inner(self) -> "_Change":
+        return replace(self, path=self.path[1:])
+
+
+def _overridden(value: Any, changes: Sequence[_Change]) -> Any:
+    """All changes to one (nested) value at once: what it checks of itself may need several of them."""
     if isinstance(value, tuple) and all(map(is_dataclass, value)):
-        if not path[0].isdigit() or int(path[0]) >= len(value):
-            raise ValueError(f"{key}: expected a number from 0 to {len(value) - 1} in place of {path[0]!r}")
-        place = int(path[0])
-        return (*value[:place], _override_one(value[place], path[1:], text, key), *value[place + 1 :])
+        parts = list(value)
+        for name, some in _by_name(changes).items():
+            if not name.isdigit() or int(name) >= len(value):
+                raise ValueError(f"{some[0].key}: expected a number from 0 to {len(value) - 1} in place of {name!r}")
+            parts[int(name)] = _overridden(value[int(name)], [change.inner for change in some])
+        return tuple(parts)
     if not is_dataclass(value) or isinstance(value, type):
-        raise ValueError(f"{key}: {key.rsplit('.', len(path))[0]} has no fields of its own")
-    if not path:
-        inner = ", ".join(item.name for item in fields(value))
-        raise ValueError(f"{key}: expected one of its fields ({key}.NAME=…): {inner}")
+        first = changes[0]
+        name = first.key[: -len(".".join(("", *first.path)))]
+        raise ValueError(f"{first.key}: {name} has no fields of its own")
     hints = typing.get_type_hints(type(value))
-    name = path[0]
-    if name not in {item.name for item in fields(value)}:
-        known = sorted(item.name for item in fields(value))
-        near = difflib.get_close_matches(name, known, n=3) or known
-        raise ValueError(f"{key}: no such setting; near names: {', '.join(near)}")
-    current = value.__dict__[name]
-    if len(path) > 1:
-        return replace(value, **{name: _override_one(current, path[1:], text, key)})
-    if is_dataclass(current):
-        return _override_one(current, [], text, key)
-    return replace(value, **{name: _parse(hints[name], text, key)})
+    changed = {}
+    for name, some in _by_name(changes).items():
+        first = some[0]
+        known = [item.name for item in fields(value)]
+        if not name:
+            raise ValueError(f"{first.key}: expected one of its fields ({first.key}.NAME=…): {', '.join(known)}")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3) or sorted(known)
+            raise ValueError(f"{first.key}: no such setting; near names: {', '.join(near)}")
+        current = value.__dict__[name]
+        if is_dataclass(current) or len(first.path) > 1:
+            changed[name] = _overridden(current, [change.inner for change in some])
+        else:
+            changed[name] = _parse(hints[name], first.text, first.key)
+    return replace(value, **changed)
+
+
+def _by_name(changes: Sequence[_Change]) -> dict[str, list[_Change]]:
+    """The changes by the first part of what is left of their names; "" where nothing is left."""
+    groups: dict[str, list[_Change]] = {}
+    for change in changes:
+        groups.setdefault(change.path[0] if change.path else "", []).append(change)
+    return groups
 
 
 def _parse(kind: Any, text: str, key: str) -> Any:

@@ -100,6 +100,15 @@ def test_a_stage_is_reached_by_its_number():
     assert [stage.batch_size for stage in recipe.stages] == [3, 1]
 
 
+def test_changes_are_checked_together():
+    """Each of them alone would not add up."""
+    recipe = override(RECIPE_WITH_STAGES, {"stages.0.share": "0.25", "stages.1.share": "0.75"})
+    assert [stage.share for stage in recipe.stages] == [0.25, 0.75]
+    assert override(recipe, {"steps": "0", "epochs": "2"}).epochs == 2
+    with pytest.raises(ValueError, match="add up to 1, got 1.25"):
+        override(recipe, {"stages.0.share": "0.5"})
+
+
 @pytest.mark.parametrize(
     ("key", "message"),
     [

@@ -45,6 +45,15 @@ class Source:
         return Numbers(values, tuple(f"sample-{step}-{place}" for place in places))
 
 
+class Interrupting(Source):
+    """Sends SIGTERM before the fifth step."""
+
+    def batch(self, step: int, **named: Any) -> Numbers:
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().batch(step, **named)
+
+
 class Objective(nn.Module):
     """Its loss is a sum over samples, the number of which differs from batch to batch, by the step's number."""
 
@@ -120,12 +129,6 @@ def assert_same(left, right) -> None:
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_a_stopped_run_continues_bit_for_bit(tmp_path: Path, accumulation: int):
     train(Objective(), Source(), recipe(tmp_path / "whole", accumulation=accumulation))
-
-    class Interrupting(Source):
-        def batch(self, step: int, **named: Any) -> Numbers:
-            if step == 4:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return super().batch(step, **named)
 
     stopped = train(Objective(), Interrupting(), recipe(tmp_path / "parts", accumulation=accumulation))
     assert stopped.stopping and stopped.share < 1
@@ -257,7 +260,11 @@ def test_evaluation_sees_the_averaged_weights(tmp_path: Path):
         seen.append((module.layer.weight[0, 0].item(), module.training))
         return {"weight": seen[-1][0]}
 
-    run = train(objective, Source(), recipe(tmp_path, evaluate_every=6, ema_decay=0.9), evaluate=evaluate)
+    start = objective.layer.weight[0, 0].item()
+    run = train(objective, Source(), recipe(tmp_path, evaluate_every=5, ema_decay=0.9), evaluate=evaluate)
+    # Before the first step, when due, and at the end, which decides over the weights to keep.
+    assert [entry["step"] for entry in entries(tmp_path) if "evaluation" in entry] == [0, 5, 10, 12]
+    assert seen[0] == (start, False)
     assert seen[-1] == (run.averaged.values[0][0, 0].item(), False)
     assert objective.training
     assert objective.layer.weight[0, 0].item() != seen[-1][0]
@@ -265,6 +272,22 @@ def test_evaluation_sees_the_averaged_weights(tmp_path: Path):
     with run.averaged_objective() as averaged:
         assert averaged is objective
         assert objective.layer.weight[0, 0].item() == seen[-1][0]
+
+
+def test_the_start_is_measured_once(tmp_path: Path):
+    measured: list[str] = []
+
+    def evaluate(module: nn.Module) -> dict[str, float]:
+        measured.append("")
+        return {}
+
+    settings = recipe(tmp_path, evaluate_every=5, checkpoint_every=4)
+    train(Objective(), Interrupting(), settings, evaluate=evaluate)
+    train(Objective(), Source(), settings, evaluate=evaluate, resume=True)
+    assert [entry["step"] for entry in entries(tmp_path) if "evaluation" in entry] == [0, 5, 10, 12]
+    assert len(measured) == 4
+    train(Objective(), Source(), replace(settings, out=tmp_path / "never", evaluate_every=0), evaluate=evaluate)
+    assert len(measured) == 4
 
 
 def test_bad_samples_are_named_once_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
