@@ -47,14 +47,17 @@ JOINT = Entry(
     export=export_with_coco,
 )
 
+NANO = Entry(
+    recipe=nano.nano,
+    objective=nano.objective,
+    source=nano.source,
+    probe=nano.probe,
+    export=export_with_coco,
+)
+
 RECIPES: Mapping[str, Entry[Any]] = {
-    "nano": Entry(
-        recipe=nano.nano,
-        objective=nano.objective,
-        source=nano.source,
-        probe=nano.probe,
-        export=export_with_coco,
-    ),
+    "nano": NANO,
+    "nano_joint": replace(NANO, recipe=nano.nano_joint, source=nano.joint_source),
     "finetune": Entry(
         recipe=finetune.finetune,
         objective=finetune.objective,

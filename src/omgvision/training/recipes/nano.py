@@ -13,15 +13,20 @@ from transformers import CLIPTextConfig, PreTrainedTokenizerBase
 from omgvision.conversion.efficientnet_lite import convert_efficientnet_lite
 from omgvision.data import (
     Augmentation,
+    ClipSource,
     CocoInstances,
     CocoPanoptic,
+    FrameSampling,
     InMemory,
     MaskFolder,
     Mixture,
+    PseudoClips,
     Source,
     Subset,
+    SyntheticClips,
     SyntheticScenes,
-    YouTubeVisFrames,
+    VideoFrames,
+    YouTubeVis,
     load_class_list,
 )
 from omgvision.data.sample import SampleDataset
@@ -84,6 +89,24 @@ def nano() -> NanoRecipe:
     )
 
 
+def nano_joint() -> NanoRecipe:
+    """Photographs, clips and prompts together, from the weights of `nano`: what makes the bundled weights.
+
+    `omg train nano_joint start=runs/nano/weights data=DATA out=runs/nano_joint`. How long it ran for the bundled
+    weights is in `docs/results/nano.json`.
+    """
+    base = nano()
+    return replace(
+        base,
+        out=Path("runs/nano_joint"),
+        stages=(
+            Stage(size=(224, 288), batch_size=6, share=0.65),
+            Stage(size=(288, 384), batch_size=4, share=0.35),
+        ),
+        optimizer=replace(base.optimizer, learning_rate=4e-4),
+    )
+
+
 def model_config() -> OmgSegConfig:
     """EfficientNet-Lite2 under a narrow OMG-Seg head, with a text tower of its own."""
     return OmgSegConfig(
@@ -118,31 +141,80 @@ def model_config() -> OmgSegConfig:
     )
 
 
-def source(recipe: Recipe) -> Mixture:
+def source(recipe: NanoRecipe) -> Mixture:
     """Train parts of coco_mini, camvid and davis2016_mini, and rendered scenes."""
-    coco, davis = recipe.data / "coco_mini", recipe.data / "davis2016_mini"
-    photographs = Augmentation(scale=(1.0, 2.2))
-    instances: SampleDataset = CocoInstances(coco / "instances_train.json", images=coco / "images")
-    panoptic: SampleDataset = CocoPanoptic(coco / "panoptic_train.json", images=coco / "images")
-    if recipe.commercial_only:
-        instances = permitted(instances, coco / "instances_train.json")
-        panoptic = permitted(panoptic, coco / "panoptic_train.json")
-    instances = InMemory(instances)
-    pasted = replace(photographs, donors=instances)
+    photographs = Photographs.of(recipe)
     parts = [
-        Source(instances, weight=0.24, augmentation=pasted),
-        Source(InMemory(panoptic), weight=0.27, augmentation=photographs),
+        Source(photographs.instances, weight=0.24, augmentation=photographs.pasted),
+        Source(photographs.panoptic, weight=0.27, augmentation=PLAIN),
         Source(SyntheticScenes(seed=recipe.seed, size=(240, 320), length=10**6), weight=0.12),
     ]
     if not recipe.commercial_only:
-        frames = YouTubeVisFrames(
-            davis / "instances_train.json", images=davis / "JPEGImages", every=2, name="davis2016"
-        )
         parts[2:2] = [
-            Source(InMemory(camvid_part(recipe, "train", split_things=True)), weight=0.30, augmentation=photographs),
-            Source(InMemory(frames), weight=0.07, augmentation=photographs),
+            Source(InMemory(camvid_part(recipe, "train", split_things=True)), weight=0.30, augmentation=PLAIN),
+            Source(InMemory(VideoFrames(davis(recipe), every=2)), weight=0.07, augmentation=PLAIN),
         ]
     return Mixture(parts, seed=recipe.seed, strict=recipe.strict)
+
+
+def joint_source(recipe: NanoRecipe) -> Mixture:
+    """As `source`, and clips: panned photographs, DAVIS near and far in time, rendered ones with hidden objects."""
+    photographs = Photographs.of(recipe)
+    panned = replace(PLAIN, crops="moving")
+    rendered = SyntheticClips(seed=recipe.seed, size=(240, 320), length=10**6)
+    parts: list[Source | ClipSource] = [
+        Source(photographs.instances, weight=0.19, augmentation=photographs.pasted),
+        Source(photographs.panoptic, weight=0.20, augmentation=PLAIN),
+        Source(SyntheticScenes(seed=recipe.seed, size=(240, 320), length=10**6), weight=0.05),
+        ClipSource(PseudoClips(photographs.instances), weight=0.06, augmentation=panned),
+        ClipSource(PseudoClips(photographs.panoptic), weight=0.06, augmentation=panned),
+        ClipSource(rendered, weight=0.07),
+    ]
+    if not recipe.commercial_only:
+        streets = InMemory(camvid_part(recipe, "train", split_things=True))
+        parts += [
+            Source(streets, weight=0.20, augmentation=PLAIN),
+            Source(InMemory(VideoFrames(davis(recipe), every=2)), weight=0.04, augmentation=PLAIN),
+            ClipSource(PseudoClips(streets), weight=0.03, augmentation=panned),
+            ClipSource(davis(recipe, interval=2), weight=0.05, augmentation=PLAIN),
+            ClipSource(davis(recipe, interval=10), weight=0.05, augmentation=PLAIN),
+        ]
+    return Mixture(parts, seed=recipe.seed, strict=recipe.strict)
+
+
+PLAIN = Augmentation(scale=(1.0, 2.2))
+"""Of photographs: parts of them, at up to about twice their size."""
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """COCO's photographs of a recipe, and the augmentation that lays objects of some on others."""
+
+    instances: SampleDataset
+    panoptic: SampleDataset
+    pasted: Augmentation
+
+    @classmethod
+    def of(cls, recipe: NanoRecipe) -> "Photographs":
+        coco = recipe.data / "coco_mini"
+        instances: SampleDataset = CocoInstances(coco / "instances_train.json", images=coco / "images")
+        panoptic: SampleDataset = CocoPanoptic(coco / "panoptic_train.json", images=coco / "images")
+        if recipe.commercial_only:
+            instances = permitted(instances, coco / "instances_train.json")
+            panoptic = permitted(panoptic, coco / "panoptic_train.json")
+        instances = InMemory(instances)
+        return cls(instances, InMemory(panoptic), replace(PLAIN, donors=instances))
+
+
+def davis(recipe: NanoRecipe, *, interval: int = 1) -> YouTubeVis:
+    """DAVIS 2016's train videos, one object of each annotated; its clips are two frames `interval` apart."""
+    folder = recipe.data / "davis2016_mini"
+    return YouTubeVis(
+        folder / "instances_train.json",
+        images=folder / "JPEGImages",
+        sampling=FrameSampling(2, interval),
+        name="davis2016",
+    )
 
 
 COMMERCIAL_LICENCES = ("Attribution License", "Attribution-ShareAlike License")
