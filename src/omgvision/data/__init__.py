@@ -28,6 +28,7 @@ from .datasets import (
 )
 from .merged import MergedVocabulary, Relabelled, RelabelledClips, merge_vocabularies
 from .mixture import ClipSource, InMemory, Mixture, Source, Subset
+from .panned_videos import PannedVideos
 from .prompts import PromptSampling
 from .sample import Batch, Clip, ClipDataset, Prompts, Sample, SampleDataset
 from .synthetic import SyntheticScenes
@@ -58,6 +59,7 @@ __all__ = [
     "Mixture",
     "ORIGINAL_AUGMENTATION",
     "Objects365",
+    "PannedVideos",
     "PascalVoc",
     "PromptSampling",
     "Prompts",

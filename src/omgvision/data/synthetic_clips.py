@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .camera import Swing, draw_camera, draw_swing
 from .sample import Clip, Sample
 from .synthetic import (
     MIN_VISIBLE_PART,
@@ -30,7 +31,8 @@ from .synthetic_surfaces import render_surfaces
 
 # Parts of the picture's side. The canvas reaches beyond the picture by the margin; pan and roll stay inside of it.
 _MARGIN = 0.15
-_PAN = 0.10
+_PAN = 0.1
+_ZOOM = 0.16
 _ROLL = 0.04
 _SPEED = (0.002, 0.04)
 """Slowest and fastest an object passes its middle, in shorter sides of the picture a frame."""
@@ -41,62 +43,18 @@ _FIXED, _FRAMES = range(2)
 
 
 @dataclass(frozen=True)
-class _Swing:
-    """Forth and back around a middle, smoothly: `middle + amplitude · sin(pace · time + phase)`."""
-
-    middle: float
-    amplitude: float
-    pace: float
-    phase: float
-
-    def at(self, time: int) -> float:
-        return self.middle + self.amplitude * np.sin(self.pace * time + self.phase)
-
-
-@dataclass(frozen=True)
 class _Moving:
     """An object and its way over the canvas, in pixels and radians a frame; the size is the radius' logarithm."""
 
     look: Look
-    x: _Swing
-    y: _Swing
-    size: _Swing
+    x: Swing
+    y: Swing
+    size: Swing
     angle: float
     spin: float
 
     def pose(self, time: int) -> Pose:
         return Pose(self.x.at(time), self.y.at(time), np.exp(self.size.at(time)), self.angle + self.spin * time)
-
-
-@dataclass(frozen=True)
-class _Camera:
-    """The view: its centre on the canvas, canvas pixels per picture pixel (at most 1), and its turn in radians."""
-
-    x: _Swing
-    y: _Swing
-    zoom: _Swing
-    roll: _Swing
-
-    def affine(self, time: int, size: tuple[int, int]) -> tuple[float, float, float, float, float, float]:
-        """From picture to canvas, as Pillow's `AFFINE` takes it: x' = a x + b y + c, y' = d x + e y + f."""
-        turn, zoom = self.roll.at(time), self.zoom.at(time)
-        a, d = zoom * np.cos(turn), zoom * np.sin(turn)
-        middle_y, middle_x = size[0] / 2, size[1] / 2
-        c = self.x.at(time) - a * middle_x + d * middle_y
-        f = self.y.at(time) - d * middle_x - a * middle_y
-        return a, -d, c, d, a, f
-
-    def see(self, pose: Pose, time: int, size: tuple[int, int]) -> Pose:
-        """A pose on the canvas as one on the picture."""
-        turn, zoom = self.roll.at(time), self.zoom.at(time)
-        x, y = (pose.x - self.x.at(time)) / zoom, (pose.y - self.y.at(time)) / zoom
-        cosine, sine = np.cos(turn), np.sin(turn)
-        return Pose(
-            size[1] / 2 + x * cosine + y * sine,
-            size[0] / 2 - x * sine + y * cosine,
-            pose.radius / zoom,
-            pose.angle - turn,
-        )
 
 
 class SyntheticVideo:
@@ -137,7 +95,16 @@ class SyntheticVideo:
         pixels, parts, surfaces = render_surfaces(canvas, generator)
         self._surfaces = Image.fromarray(to_bytes(pixels))
         self._surface_numbers = Image.fromarray((parts + objects).astype(np.uint8))
-        self._camera = _draw_camera(size, canvas, generator)
+        moves = float(generator.random() < 0.75)
+        self._camera = draw_camera(
+            size,
+            canvas,
+            generator,
+            pan=_PAN * moves,
+            speed=min(size) * _log_uniform(0.001, 0.01, generator),
+            zoom=_ZOOM * moves,
+            roll=_ROLL * moves,
+        )
         self._objects: list[_Moving] = []
         for number in range(objects):
             kind = int(generator.integers(len(OBJECTS)))
@@ -172,15 +139,13 @@ class SyntheticVideo:
         """
         if index < 0:
             raise IndexError(f"frame: expected 0 or more, got {index}")
-        height, width = self._size
-        affine = self._camera.affine(index, self._size)
-        arguments = ((width, height), Image.Transform.AFFINE, affine)
-        pixels = np.asarray(self._surfaces.transform(*arguments, Image.Resampling.BILINEAR)).astype(np.float32)
-        segments = np.asarray(self._surface_numbers.transform(*arguments, Image.Resampling.NEAREST)).astype(np.int16)
+        pixels = self._camera.pixels(self._surfaces, index).astype(np.float32)
+        segments = self._camera.labels(self._surface_numbers, index).astype(np.int16)
         full = torch.bincount(torch.from_numpy(segments).flatten().long(), minlength=len(self.labels) + 1)[1:]
         for number, one in enumerate(self._objects):
-            pose = self._camera.see(one.pose(index), index, self._size)
-            full[number] = paint(one.look, pose, pixels=pixels, segments=segments, number=number + 1)
+            full[number] = paint(
+                one.look, self._see(one.pose(index), index), pixels=pixels, segments=segments, number=number + 1
+            )
         pixels *= self._light
         if self._noise:
             add_sensor_noise(pixels, self._noise, np.random.default_rng((*self._seed, _FRAMES, index)))
@@ -197,6 +162,11 @@ class SyntheticVideo:
             dataset=self.name,
         )
         return sample, full
+
+    def _see(self, pose: Pose, time: int) -> Pose:
+        """A pose on the canvas as one in the picture."""
+        x, y = self._camera.find(pose.x, pose.y, time)
+        return Pose(x, y, pose.radius / self._camera.zoom.at(time), pose.angle - self._camera.roll.at(time))
 
 
 class SyntheticClips:
@@ -262,30 +232,8 @@ class SyntheticClips:
         return Clip(tuple(frame.keeping(seen) for frame, _ in views))
 
 
-def _swing(middle: float, amplitude: float, speed: float, generator: np.random.Generator) -> _Swing:
-    """A swing that passes its middle at `speed` a frame, from any phase."""
-    return _Swing(middle, amplitude, speed / amplitude if amplitude else 0.0, generator.uniform(0, 2 * np.pi))
-
-
 def _log_uniform(low: float, high: float, generator: np.random.Generator) -> float:
     return float(np.exp(generator.uniform(np.log(low), np.log(high))))
-
-
-def _draw_camera(size: tuple[int, int], canvas: tuple[int, int], generator: np.random.Generator) -> _Camera:
-    """One in four stands still."""
-    moves = float(generator.random() < 0.75)
-    side = min(size)
-    pan_y, pan_x = (generator.uniform(0, _PAN) * extent * moves for extent in size)
-    # Turned by this, no corner of the picture goes farther than half of `_ROLL` of the side beside it.
-    roll = generator.uniform(0, _ROLL) * side / max(size) * moves
-    speed = side * _log_uniform(0.001, 0.01, generator)
-    zoom = generator.uniform(0, 0.08) * moves
-    return _Camera(
-        x=_swing(canvas[1] / 2, pan_x, speed, generator),
-        y=_swing(canvas[0] / 2, pan_y, speed, generator),
-        zoom=_swing(1 - zoom, zoom, 0.003, generator),
-        roll=_swing(0.0, roll, 0.001, generator),
-    )
 
 
 def _draw_roaming(kind: int, size: tuple[int, int], canvas: tuple[int, int], generator: np.random.Generator) -> _Moving:
@@ -325,11 +273,16 @@ def _moving(
     """`reach`: (down, across), how far it goes in pixels; `sway`: of its size's logarithm; 0 keeps either."""
     speed = min(size) * _log_uniform(*_SPEED, generator)
     spin = generator.uniform(-0.08, 0.08) if sway and generator.random() < 0.6 else 0.0
+
+    def way(middle: float, reach: float) -> Swing:
+        amplitude, pace = generator.uniform(0.2, 1) * reach, speed * generator.uniform(0.3, 1)
+        return draw_swing(middle, amplitude, speed=pace, generator=generator)
+
     return _Moving(
         look=look,
-        x=_swing(home.x, generator.uniform(0.2, 1) * reach[1], speed * generator.uniform(0.3, 1), generator),
-        y=_swing(home.y, generator.uniform(0.2, 1) * reach[0], speed * generator.uniform(0.3, 1), generator),
-        size=_swing(float(np.log(home.radius)), sway, 0.02 * sway, generator),
+        x=way(home.x, reach[1]),
+        y=way(home.y, reach[0]),
+        size=draw_swing(float(np.log(home.radius)), sway, speed=0.02 * sway, generator=generator),
         angle=home.angle,
         spin=spin,
     )
