@@ -32,6 +32,65 @@ def mask_sizes(encoded: OmgSegEncoderOutput, image: Image.Image) -> MaskSizes:
     return MaskSizes(canvas=(canvas_height, canvas_width), image=(height, width), target=(image.height, image.width))
 
 
+def prompt_logits(
+    model: OmgSegForUniversalSegmentation,
+    encoded: OmgSegEncoderOutput,
+    objects: Sequence[tuple[ObjectPrompt, Tensor | None]],
+    *,
+    sizes: MaskSizes,
+) -> Tensor:
+    """What the model answers to prompts.
+
+    Args:
+        encoded: The picture.
+        objects: Those with points first, then those with boxes, then those with regions; each with the logits [h, w]
+            that it has so far, if any, which count for points only.
+        sizes: The prompts are in pixels of `sizes.target`.
+
+    Returns:
+        Mask logits float32 [N, h, w].
+    """
+    device, dtype = model.device, model.dtype
+    height, width = sizes.target
+    scale = torch.tensor([sizes.image[1] / width, sizes.image[0] / height])
+    inputs: dict[str, Tensor] = {}
+    by_points = [(prompt, logits) for prompt, logits in objects if prompt.points]
+    if by_points:
+        longest = max(len(prompt.points) for prompt, _ in by_points)
+        points = torch.zeros(1, len(by_points), longest, 2)
+        labels = torch.full((1, len(by_points), longest), PADDING_LABEL)
+        for row, (prompt, _) in enumerate(by_points):
+            points[0, row, : len(prompt.points)] = torch.tensor(prompt.points) * scale
+            labels[0, row, : len(prompt.labels)] = torch.tensor(prompt.labels)
+        inputs |= {"input_points": points.to(device, dtype), "input_point_labels": labels.to(device)}
+        known = [logits for _, logits in by_points if logits is not None]
+        if known:
+            blank = torch.full_like(known[0], math.nan)
+            previous = torch.stack([blank if logits is None else logits for _, logits in by_points])
+            inputs["previous_mask_logits"] = previous[None].to(device, dtype)
+    boxes = [prompt.box for prompt, _ in objects if prompt.box is not None]
+    if boxes:
+        inputs["input_boxes"] = (torch.tensor(boxes) * scale.repeat(2))[None].to(device, dtype)
+    regions = [_on_canvas(prompt.region, sizes) for prompt, _ in objects if prompt.region is not None]
+    if regions:
+        inputs["input_masks"] = torch.stack(regions)[None].to(device)
+    output = model(encoder_outputs=encoded, **inputs)
+    assert output.masks_queries_logits is not None
+    return output.masks_queries_logits[0].float()
+
+
+def _on_canvas(region: np.ndarray, sizes: MaskSizes) -> Tensor:
+    """bool [H, W] of the picture → of the padded network input."""
+    height, width = sizes.image
+    small = F.interpolate(torch.from_numpy(region)[None, None].float(), size=(height, width), mode="nearest")[0, 0]
+    if not small.any():  # a region so small that shrinking loses it
+        row, column = (axis[0] for axis in region.nonzero())
+        small[int(row * height / region.shape[0]), int(column * width / region.shape[1])] = 1
+    canvas = torch.zeros(sizes.canvas, dtype=torch.bool)
+    canvas[:height, :width] = small > 0
+    return canvas
+
+
 @dataclass(frozen=True, eq=False)
 class _Answered:
     """An object and the mask logits [h, w] that the model answered with."""
@@ -163,42 +222,5 @@ class ImageSession:
 
     @torch.inference_mode()
     def _answer(self, objects: Sequence[tuple[ObjectPrompt, Tensor | None]]) -> tuple[_Answered, ...]:
-        """Prompts (points first, then boxes, then regions), each with its present logits if it has any → logits."""
-        device, dtype = self._model.device, self._model.dtype
-        scale = torch.tensor([self._sizes.image[1] / self.image.width, self._sizes.image[0] / self.image.height])
-        inputs: dict[str, Tensor] = {}
-        by_points = [(prompt, logits) for prompt, logits in objects if prompt.points]
-        if by_points:
-            longest = max(len(prompt.points) for prompt, _ in by_points)
-            points = torch.zeros(1, len(by_points), longest, 2)
-            labels = torch.full((1, len(by_points), longest), PADDING_LABEL)
-            for row, (prompt, _) in enumerate(by_points):
-                points[0, row, : len(prompt.points)] = torch.tensor(prompt.points) * scale
-                labels[0, row, : len(prompt.labels)] = torch.tensor(prompt.labels)
-            inputs |= {"input_points": points.to(device, dtype), "input_point_labels": labels.to(device)}
-            known = [logits for _, logits in by_points if logits is not None]
-            if known:
-                blank = torch.full_like(known[0], math.nan)
-                previous = torch.stack([blank if logits is None else logits for _, logits in by_points])
-                inputs["previous_mask_logits"] = previous[None].to(device, dtype)
-        boxes = [prompt.box for prompt, _ in objects if prompt.box is not None]
-        if boxes:
-            inputs["input_boxes"] = (torch.tensor(boxes) * scale.repeat(2))[None].to(device, dtype)
-        regions = [self._on_canvas(prompt.region) for prompt, _ in objects if prompt.region is not None]
-        if regions:
-            inputs["input_masks"] = torch.stack(regions)[None].to(device)
-        output = self._model(encoder_outputs=self._encoded, **inputs)
-        assert output.masks_queries_logits is not None
-        logits = output.masks_queries_logits[0].float()
+        logits = prompt_logits(self._model, self._encoded, objects, sizes=self._sizes)
         return tuple(_Answered(prompt, row) for (prompt, _), row in zip(objects, logits, strict=True))
-
-    def _on_canvas(self, region: np.ndarray) -> Tensor:
-        """bool [H, W] of the picture → of the padded network input."""
-        height, width = self._sizes.image
-        small = F.interpolate(torch.from_numpy(region)[None, None].float(), size=(height, width), mode="nearest")[0, 0]
-        if not small.any():  # a region so small that shrinking loses it
-            row, column = (axis[0] for axis in region.nonzero())
-            small[int(row * height / region.shape[0]), int(column * width / region.shape[1])] = 1
-        canvas = torch.zeros(self._sizes.canvas, dtype=torch.bool)
-        canvas[:height, :width] = small > 0
-        return canvas
