@@ -1,281 +1,409 @@
-"""The held-out numbers of `omg-seg-nano`, beside the same model untrained and the best trivial baseline.
+"""The benchmarks: where their data lie, how the original was measured on them, and what was published.
 
-    python -m omgvision.evaluation.benchmarks --data shared/data --weights FOLDER --out docs/results/nano.json
-
-One command makes the file from which README and model card take their tables.
+Published numbers are those of OMG-Seg (Li et al., CVPR 2024) and OMG-LLaVA (Zhang et al., NeurIPS 2024). `confirmed`
+says whether they were read in a paper; the others are remembered and wait for a run of the released weights. Noise is
+what the original's README tells of its own runs.
 """
 
-import argparse
-import copy
-import json
-import logging
-import math
-import os
-import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
-import torch
-from PIL import Image
+from typing import Any, Literal
 
 from omgvision.data.datasets import CocoInstances, YouTubeVisFrames
-from omgvision.data.mixture import SampleDataset
-from omgvision.evaluation.evaluate import (
-    ModelSegmenter,
-    Segmenter,
-    average_precision,
-    click_iou,
-    mean_iou,
-    panoptic_quality,
+from omgvision.errors import UserError
+from omgvision.evaluation.runner.clicks import ClickedObjects
+from omgvision.evaluation.runner.images import InstanceImages, PanopticImages
+from omgvision.evaluation.runner.labels import (
+    CityscapesObjects,
+    SemanticImages,
+    ade20k_labels,
+    camvid_labels,
+    cityscapes_labels,
 )
-from omgvision.evaluation.trivial import (
-    BoxPrior,
-    Disks,
-    MajorityMap,
-    Point,
-    ellipse_is_better,
-    fill_box,
-)
-from omgvision.hub import load
-from omgvision.models.omg_seg.configuration_omg_seg import OmgSegConfig
-from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
+from omgvision.evaluation.runner.task import Settings, Task
+from omgvision.evaluation.runner.videos import InstanceVideos, ObjectVideos, PanopticVideos, SemanticVideos
+from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
 from omgvision.predictor import Predictor
 
-logger = logging.getLogger(__name__)
-
-CLICKS = 5
-MIN_SHARE = 0.005
-DAVIS_EVERY = 8
-
-T = TypeVar("T")
-
-
-class Trivial:
-    """The best guess for each task that never looks at a pixel, fitted on the train parts."""
-
-    def __init__(self, data: Path):
-        coco, camvid = data / "coco_mini", data / "camvid"
-        self.category, self.category_name = self._best_category(coco / "panoptic_train.json")
-        truth = json.loads((coco / "instances_train.json").read_text(encoding="utf-8"))
-        sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in truth["images"]}
-        self.prior = BoxPrior()
-        for entry in truth["annotations"]:
-            self.prior.add(entry["category_id"], entry["bbox"], size=sizes[entry["image_id"]])
-        classes = json.loads((camvid / "classes.json").read_text(encoding="utf-8"))["classes"]
-        self.majority = MajorityMap(len(classes))
-        for path in sorted((camvid / "labels" / "train").glob("*.png")):
-            self.majority.add(np.asarray(Image.open(path)))
-        self.fit_clicks(CocoInstances(coco / "instances_train.json", images=coco / "images"))
-
-    def fit_clicks(self, dataset: SampleDataset) -> "Trivial":
-        """Chooses the shapes that answer clicks and boxes on every third object of a train part."""
-        masks = (mask for index in range(len(dataset)) for mask in dataset[index].masks.numpy())
-        chosen = [mask for mask in masks if mask.mean() >= MIN_SHARE][::3]
-        self.disks = Disks.fit(chosen, clicks=CLICKS)
-        self.ellipse = ellipse_is_better(chosen)
-        return self
-
-    @staticmethod
-    def _best_category(annotations: Path) -> tuple[int, str]:
-        """The category with the best PQ when it covers every picture whole; ties go to the larger area."""
-        truth = json.loads(annotations.read_text(encoding="utf-8"))
-        areas = {entry["id"]: entry["height"] * entry["width"] for entry in truth["images"]}
-        scores: dict[int, tuple[float, int]] = {}
-        for category in (entry["id"] for entry in truth["categories"]):
-            shares = [
-                segment["area"] / areas[entry["image_id"]]
-                for entry in truth["annotations"]
-                for segment in entry["segments_info"]
-                if segment["category_id"] == category and not segment.get("iscrowd", 0)
-            ]
-            matched = [share for share in shares if share > 0.5]
-            surplus = len(truth["annotations"]) - len(matched)
-            missed = len(shares) - len(matched)
-            quality = sum(matched) / max(len(matched) + (surplus + missed) / 2, 1)
-            scores[category] = (quality, round(1e6 * sum(shares)))
-        best = max(scores, key=lambda category: scores[category])
-        names = {entry["id"]: entry["name"] for entry in truth["categories"]}
-        return best, names[best]
-
-    def panoptic(self, image: Image.Image) -> tuple[np.ndarray, dict[int, int]]:
-        return np.ones((image.height, image.width), dtype=np.int64), {1: self.category}
-
-    def instances(self, image: Image.Image) -> Iterable[tuple[int, float, np.ndarray]]:
-        return self.prior.predict((image.height, image.width))
-
-    def camvid(self, image: Image.Image) -> np.ndarray:
-        return self.majority.predict((image.height, image.width))
-
-    def open(self, image: Image.Image) -> "_TrivialClicks":
-        return _TrivialClicks(self, (image.height, image.width))
+Backbone = Literal["ConvNeXt-L", "ConvNeXt-XXL"]
+WIDTHS: dict[tuple[int, ...], Backbone] = {
+    (192, 384, 768, 1536): "ConvNeXt-L",
+    (384, 768, 1536, 3072): "ConvNeXt-XXL",
+}
+"""Channels of the stages → the original's backbone."""
 
 
-class _TrivialClicks:
-    def __init__(self, trivial: Trivial, size: tuple[int, int]):
-        self.trivial, self.size = trivial, size
+@dataclass(frozen=True)
+class Published:
+    """A number of a paper.
 
-    def click(self, points: Sequence[Point]) -> np.ndarray:
-        return self.trivial.disks.predict(self.size, points)
-
-    def box(self, box: Sequence[float]) -> np.ndarray:
-        return fill_box(self.size, box, ellipse=self.trivial.ellipse)
-
-
-def untrained(trained: Predictor, *, seed: int = 0) -> Predictor:
-    """The same configuration at random initialisation."""
-    torch.manual_seed(seed)
-    config = OmgSegConfig.from_dict(trained.model.config.to_dict())
-    return Predictor(OmgSegForUniversalSegmentation(config), trained.processor, name="random initialisation")
-
-
-def evenly(items: Sequence[T], limit: int | None) -> list[T]:
-    """At most `limit` items, spread evenly."""
-    if limit is None or limit >= len(items):
-        return list(items)
-    return [items[index] for index in np.linspace(0, len(items) - 1, limit).astype(int).tolist()]
-
-
-def measure(
-    segmenter: Segmenter, data: Path, *, on_davis: Segmenter | None = None, limit: int | None = None
-) -> dict[str, float]:
-    """Every number of the table, on the val parts.
-
-    Args:
-        on_davis: Who answers on DAVIS; None = the same.
-        limit: At most so many pictures for CamVid and for the clicks of each data set; None = all. PQ and AP always
-            take all, as their official form is a whole json.
+    Attributes:
+        number: What it is called in our reports.
+        value: As a fraction.
+        model: Which model it is of.
+        confirmed: Read in a paper.
+        source: Where.
+        noise: Of the original between two runs, as a fraction; None = nobody said.
     """
-    coco, camvid, davis = data / "coco_mini", data / "camvid", data / "davis2016_mini"
-    classes = json.loads((camvid / "classes.json").read_text(encoding="utf-8"))
-    objects = CocoInstances(coco / "instances_val.json", images=coco / "images")
-    frames = YouTubeVisFrames(davis / "instances_val.json", images=davis / "JPEGImages", every=DAVIS_EVERY)
-    numbers: dict[str, float] = {}
-    steps: dict[str, Callable[[], dict[str, float]]] = {
-        "coco panoptic": lambda: panoptic_quality(segmenter, coco / "panoptic_val.json", images=coco / "images"),
-        "coco instances": lambda: average_precision(segmenter, coco / "instances_val.json", images=coco / "images"),
-        "camvid": lambda: mean_iou(
-            segmenter,
-            evenly(sorted((camvid / "images" / "val").iterdir()), limit),
-            labels=camvid / "labels" / "val",
-            num_classes=len(classes["classes"]),
-            void=classes["void"],
+
+    number: str
+    value: float
+    model: str
+    confirmed: bool
+    source: str
+    noise: float | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A data set, a task and what was published.
+
+    Attributes:
+        name: As in `omg evaluate NAME`.
+        title: For people.
+        needs: Type of the models that can be measured.
+        folders: What the data set's folder may be called in a folder of many.
+        layout: What must lie in it.
+        settings: How the original was measured.
+        published: Of the original.
+        task: (root, predictor, settings) → the task.
+    """
+
+    name: str
+    title: str
+    folders: tuple[str, ...]
+    layout: tuple[str, ...]
+    settings: Settings
+    task: Callable[[Path, Predictor, Settings], Task]
+    published: tuple[Published, ...] = ()
+
+    def locate(self, data: Path) -> Path:
+        """The data set's folder: `data` itself or one of `folders` in it.
+
+        Raises:
+            UserError: Neither has what `layout` says.
+        """
+        places = [data, *(data / folder for folder in self.folders)]
+        for place in places:
+            if not self.missing(place):
+                return place
+        # The place that lacks least is the one that was meant.
+        best = min(places, key=lambda place: (len(self.missing(place)), places.index(place)))
+        raise UserError(
+            f"{self.name}: expected {', '.join(self.layout)} in {data}, or in {' or '.join(self.folders)} there; got no"
+            f" {self.missing(best)[0]} in {best}: give the folder of {self.title} as --data"
+        )
+
+    def missing(self, place: Path) -> list[str]:
+        """What of `layout` is not there."""
+        return [one for one in self.layout if not (place / one).exists()]
+
+    def published_for(self, config: OmgSegConfig) -> list[dict[str, Any]]:
+        """The numbers to show beside those of a model: of its own backbone, else of the ConvNeXt-L."""
+        backbone = backbone_of(config) or "ConvNeXt-L"
+        return [asdict(one) for one in self.published if one.model == f"OMG-Seg {backbone}"]
+
+
+def backbone_of(config: OmgSegConfig) -> Backbone | None:
+    """Which of the original's backbones a model has; None = another."""
+    backbone = config.backbone_config
+    if not isinstance(backbone, ClipConvNextConfig):
+        return None
+    return WIDTHS.get(tuple(backbone.hidden_sizes))
+
+
+def _omg_seg(
+    number: str,
+    *,
+    large: float | None = None,
+    huge: float | None = None,
+    read: tuple[Backbone, ...] = (),
+    noise: float | None = None,
+    source: str = "remembered from the OMG-Seg paper, table 1",
+) -> tuple[Published, ...]:
+    """A column of OMG-Seg's table: with ConvNeXt-L and ConvNeXt-XXL; `read` are those that were read in `source`."""
+    values: Mapping[Backbone, float | None] = {"ConvNeXt-L": large, "ConvNeXt-XXL": huge}
+    remembered = "remembered from the OMG-Seg paper, table 1"
+    return tuple(
+        Published(
+            number,
+            value,
+            f"OMG-Seg {backbone}",
+            confirmed=backbone in read,
+            source=source if backbone in read else remembered,
+            noise=noise,
+        )
+        for backbone, value in values.items()
+        if value is not None
+    )
+
+
+_COCO_SIZE, _VIDEO_SIZE = (1333, 800), (1280, 736)
+_LLAVA_TABLE = "OMG-LLaVA paper, table 2"
+_X2SAM = "quoted by X2SAM (ECCV 2026)"
+_MINI_CLICKS = 5
+
+
+def _coco_panoptic(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    annotations = root / "annotations" / "panoptic_val2017.json"
+    return PanopticImages(annotations, images=root / "val2017", predictor=predictor, settings=settings)
+
+
+def _coco_instances(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    annotations = root / "annotations" / "instances_val2017.json"
+    return InstanceImages(annotations, images=root / "val2017", predictor=predictor, settings=settings)
+
+
+def _coco_interactive(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    samples = CocoInstances(root / "annotations" / "instances_val2017.json", images=root / "val2017")
+    return ClickedObjects(samples, predictor=predictor, settings=settings)
+
+
+def _ade20k_panoptic(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    images = root / "images" / "validation"
+    return PanopticImages(root / "ade20k_panoptic_val.json", images=images, predictor=predictor, settings=settings)
+
+
+def _ade20k_semantic(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    return SemanticImages(ade20k_labels(root), predictor=predictor, settings=settings)
+
+
+def _city_file(entry: Mapping[str, Any]) -> str:
+    """The json's "x_gtFine_leftImg8bit.png" is "city/x_leftImg8bit.png" on disk, x being the id."""
+    return f"{str(entry['id']).split('_')[0]}/{entry['id']}_leftImg8bit.png"
+
+
+def _cityscapes_panoptic(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    return PanopticImages(
+        root / "gtFine" / "cityscapes_panoptic_val.json",
+        images=root / "leftImg8bit" / "val",
+        predictor=predictor,
+        settings=settings,
+        image_of=_city_file,
+    )
+
+
+def _cityscapes_instances(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    return CityscapesObjects(root, predictor=predictor, settings=settings)
+
+
+def _cityscapes_semantic(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    return SemanticImages(cityscapes_labels(root), predictor=predictor, settings=settings)
+
+
+def _vipseg(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    return PanopticVideos(root, predictor=predictor, settings=settings)
+
+
+def _youtube_vis(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    folder = root / "valid"
+    annotations = next((path for path in (folder / "instances.json", root / "valid.json") if path.is_file()), None)
+    if annotations is None:
+        raise UserError(f"{root}: expected valid/instances.json (2021) or valid.json (2019), got neither")
+    return InstanceVideos(annotations, images=folder / "JPEGImages", predictor=predictor, settings=settings)
+
+
+def _ovis(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    annotations = root / "annotations_valid.json"
+    return InstanceVideos(annotations, images=root / "valid", predictor=predictor, settings=settings)
+
+
+def _vspw(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    return SemanticVideos(root, predictor=predictor, settings=settings)
+
+
+def _davis(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    return ObjectVideos(root, predictor=predictor, settings=settings)
+
+
+def _mini_panoptic(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    return PanopticImages(root / "panoptic_val.json", images=root / "images", predictor=predictor, settings=settings)
+
+
+def _mini_instances(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    return InstanceImages(root / "instances_val.json", images=root / "images", predictor=predictor, settings=settings)
+
+
+def _mini_clicks(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    samples = CocoInstances(root / "instances_val.json", images=root / "images")
+    return ClickedObjects(samples, predictor=predictor, settings=settings)
+
+
+def _mini_davis_clicks(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    samples = YouTubeVisFrames(root / "instances_val.json", images=root / "JPEGImages", every=settings.every)
+    return ClickedObjects(samples, predictor=predictor, settings=settings)
+
+
+def _camvid(root: Path, predictor: Predictor, settings: Settings) -> Task:
+    return SemanticImages(camvid_labels(root), predictor=predictor, settings=settings)
+
+
+_ROWS = (
+    Benchmark(
+        "coco-panoptic",
+        "COCO panoptic val2017",
+        folders=("coco", "COCO"),
+        layout=("annotations/panoptic_val2017.json", "annotations/panoptic_val2017", "val2017"),
+        settings=Settings(classes="coco", size=_COCO_SIZE),
+        task=_coco_panoptic,
+        published=_omg_seg("PQ", large=0.538, huge=0.554, read=("ConvNeXt-L",), noise=0.005, source=_LLAVA_TABLE),
+    ),
+    Benchmark(
+        "coco-instances",
+        "COCO instances val2017",
+        folders=("coco", "COCO"),
+        layout=("annotations/instances_val2017.json", "val2017"),
+        settings=Settings(classes="coco", size=_COCO_SIZE),
+        task=_coco_instances,
+        published=_omg_seg("AP", large=0.445, huge=0.465),
+    ),
+    Benchmark(
+        "coco-interactive",
+        "COCO val2017, clicks and boxes",
+        folders=("coco", "COCO"),
+        layout=("annotations/instances_val2017.json", "val2017"),
+        settings=Settings(size=_COCO_SIZE, clicks=20),
+        task=_coco_interactive,
+        published=_omg_seg(
+            "IoU@1", large=0.580, huge=0.593, read=("ConvNeXt-XXL",), source="quoted by X-SAM (AAAI 2026)"
         ),
-        "davis": lambda: click_iou(
-            on_davis or segmenter, (frames[index] for index in evenly(range(len(frames)), limit)), clicks=CLICKS
-        ),
-        "coco clicks": lambda: click_iou(
-            segmenter,
-            (objects[index] for index in evenly(range(len(objects)), limit)),
-            clicks=CLICKS,
-            min_share=MIN_SHARE,
-        ),
-    }
-    for name, step in steps.items():
-        found = step()
-        logger.info("%s: %s", name, {key: round(value, 4) for key, value in found.items()})
-        numbers |= {f"{name} {key}": value for key, value in found.items()}
-    return numbers
+    ),
+    Benchmark(
+        "ade20k-panoptic",
+        "ADE20K panoptic val, open vocabulary",
+        folders=("ADEChallengeData2016", "ade", "ade20k"),
+        layout=("ade20k_panoptic_val.json", "ade20k_panoptic_val", "images/validation"),
+        settings=Settings(classes="ade20k", size=(2560, 640), clip_fusion=True),
+        task=_ade20k_panoptic,
+        published=_omg_seg("PQ", large=0.279, huge=0.278, read=("ConvNeXt-L",), noise=0.008, source=_X2SAM),
+    ),
+    Benchmark(
+        "ade20k-semantic",
+        "ADE20K semantic val, open vocabulary",
+        folders=("ADEChallengeData2016", "ade", "ade20k"),
+        layout=("annotations/validation", "images/validation"),
+        settings=Settings(classes="ade20k", size=(2560, 640), clip_fusion=True),
+        task=_ade20k_semantic,
+    ),
+    Benchmark(
+        "cityscapes-panoptic",
+        "Cityscapes panoptic val",
+        folders=("cityscapes", "Cityscapes"),
+        layout=("gtFine/cityscapes_panoptic_val.json", "gtFine/cityscapes_panoptic_val", "leftImg8bit/val"),
+        settings=Settings(classes="cityscapes", size=(2048, 1024)),
+        task=_cityscapes_panoptic,
+        published=_omg_seg("PQ", large=0.657, huge=0.653, noise=0.003),
+    ),
+    Benchmark(
+        "cityscapes-instances",
+        "Cityscapes instances val",
+        folders=("cityscapes", "Cityscapes"),
+        layout=("gtFine/val", "leftImg8bit/val"),
+        settings=Settings(classes="cityscapes", size=(2048, 1024)),
+        task=_cityscapes_instances,
+    ),
+    Benchmark(
+        "cityscapes-semantic",
+        "Cityscapes semantic val",
+        folders=("cityscapes", "Cityscapes"),
+        layout=("gtFine/val", "leftImg8bit/val"),
+        settings=Settings(classes="cityscapes", size=(2048, 1024)),
+        task=_cityscapes_semantic,
+    ),
+    Benchmark(
+        "vipseg-panoptic",
+        "VIPSeg val, 720p",
+        folders=("VIPSeg", "VIPSeg_720P", "vipseg"),
+        layout=("panoptic_gt_VIPSeg_val.json", "panomasksRGB", "images"),
+        settings=Settings(classes="vipseg", size=_VIDEO_SIZE, clip=(2, 3, 15)),
+        task=_vipseg,
+        published=_omg_seg("VPQ", large=0.498, huge=0.531, read=("ConvNeXt-L",), source=_LLAVA_TABLE),
+    ),
+    Benchmark(
+        "youtube-vis-2019",
+        "YouTube-VIS 2019 valid",
+        folders=("youtube_vis_2019", "ytvis_2019", "YouTubeVIS2019"),
+        layout=("valid/JPEGImages",),
+        settings=Settings(classes="youtube_vis_2019", size=_VIDEO_SIZE, clip=(5, 3, 15)),
+        task=_youtube_vis,
+        published=_omg_seg("AP", large=0.564, huge=0.603, read=("ConvNeXt-L",), source=_X2SAM),
+    ),
+    Benchmark(
+        "youtube-vis-2021",
+        "YouTube-VIS 2021 valid, open vocabulary",
+        folders=("youtube_vis_2021", "ytvis_2021", "YouTubeVIS2021"),
+        layout=("valid/JPEGImages",),
+        settings=Settings(classes="youtube_vis_2021", size=_VIDEO_SIZE, clip=(5, 3, 15)),
+        task=_youtube_vis,
+        published=_omg_seg("AP", large=0.505, huge=0.552, read=("ConvNeXt-L",), source=_X2SAM),
+    ),
+    Benchmark(
+        "ovis",
+        "OVIS valid",
+        folders=("ovis", "OVIS"),
+        layout=("annotations_valid.json", "valid"),
+        settings=Settings(classes="ovis", size=_VIDEO_SIZE, clip=(5, 3, 15)),
+        task=_ovis,
+    ),
+    Benchmark(
+        "vspw",
+        "VSPW val",
+        folders=("VSPW_480p", "VSPW", "vspw"),
+        layout=("data", "val.txt"),
+        settings=Settings(classes="vspw", size=_VIDEO_SIZE, clip=(2, 3, 15)),
+        task=_vspw,
+    ),
+    Benchmark(
+        "davis-2017",
+        "DAVIS 2017 val, 480p",
+        folders=("DAVIS", "davis", "DAVIS2017"),
+        layout=("Annotations/480p", "JPEGImages/480p", "ImageSets/2017/val.txt"),
+        settings=Settings(size=_VIDEO_SIZE, clip=(5, 3, 15)),
+        task=_davis,
+        published=_omg_seg("J&F", large=0.743, huge=0.769),
+    ),
+    Benchmark(
+        "coco-mini-panoptic",
+        "68 pictures of COCO panoptic val2017",
+        folders=("coco_mini",),
+        layout=("panoptic_val.json", "panoptic_val", "images"),
+        settings=Settings(classes="coco"),
+        task=_mini_panoptic,
+    ),
+    Benchmark(
+        "coco-mini-instances",
+        "120 pictures of COCO instances val2017",
+        folders=("coco_mini",),
+        layout=("instances_val.json", "images"),
+        settings=Settings(classes="coco-things"),
+        task=_mini_instances,
+    ),
+    Benchmark(
+        "coco-mini-clicks",
+        "120 pictures of COCO instances val2017, clicks and boxes",
+        folders=("coco_mini",),
+        layout=("instances_val.json", "images"),
+        settings=Settings(clicks=_MINI_CLICKS, min_share=0.005),
+        task=_mini_clicks,
+    ),
+    Benchmark(
+        "camvid",
+        "CamVid val, one frame a second",
+        folders=("camvid",),
+        layout=("images/val", "labels/val"),
+        settings=Settings(classes="camvid"),
+        task=_camvid,
+    ),
+    Benchmark(
+        "davis2016-mini-clicks",
+        "DAVIS 2016 val, every eighth kept frame, clicks and boxes",
+        folders=("davis2016_mini",),
+        layout=("instances_val.json", "JPEGImages"),
+        settings=Settings(clicks=_MINI_CLICKS, every=8),
+        task=_mini_davis_clicks,
+    ),
+)
 
-
-def report(weights: Path, data: Path, *, run: Path | None, limit: int | None) -> dict[str, Any]:
-    """Everything that README and model card say about the weights, measured now."""
-    trained = load(weights)
-    trivial = Trivial(data)
-    davis = data / "davis2016_mini"
-    frames = YouTubeVisFrames(davis / "instances_train.json", images=davis / "JPEGImages", every=DAVIS_EVERY)
-    on_davis = copy.copy(trivial).fit_clicks(frames)
-    numbers = {
-        "trained": measure(ModelSegmenter(trained), data, limit=limit),
-        "untrained": measure(ModelSegmenter(untrained(trained)), data, limit=limit),
-        "trivial": measure(trivial, data, on_davis=on_davis, limit=limit),
-    }
-    counts = {
-        "davis": (int(numbers["trained"]["davis objects"]), int(numbers["trained"]["davis pictures"])),
-        "coco": (int(numbers["trained"]["coco clicks objects"]), int(numbers["trained"]["coco clicks pictures"])),
-    }
-    video = f"DAVIS 2016 val, {counts['davis'][1]} frames"
-    clicked = f"COCO val, {counts['coco'][0]} objects in {counts['coco'][1]} images"
-    camvid = "CamVid val, 101 images" if limit is None or limit >= 101 else f"CamVid val, {limit} of 101 images"
-    whole = f"the whole picture as {trivial.category_name}"
-    disk = "a disk around the click, radii fitted on train"
-    layout = [
-        ("PQ", "COCO panoptic val, 68 images", "coco panoptic PQ", whole),
-        ("PQ, things", "COCO panoptic val, 68 images", "coco panoptic PQ_things", whole),
-        ("PQ, stuff", "COCO panoptic val, 68 images", "coco panoptic PQ_stuff", whole),
-        ("mask AP", "COCO instances val, 120 images", "coco instances AP", "each class at its median box"),
-        ("mask AP50", "COCO instances val, 120 images", "coco instances AP50", "each class at its median box"),
-        ("mIoU, 11 classes", camvid, "camvid mIoU", "the most frequent class at each place"),
-        ("pixel accuracy", camvid, "camvid pixel_accuracy", "the most frequent class at each place"),
-        *[(f"IoU after click {count}", video, f"davis IoU@{count}", disk) for count in (1, 3, 5)],
-        ("IoU of a box", video, "davis box IoU", shape_of(on_davis)),
-        *[(f"IoU after click {count}", clicked, f"coco clicks IoU@{count}", disk) for count in (1, 3, 5)],
-        ("IoU of a box", clicked, "coco clicks box IoU", shape_of(trivial)),
-    ]
-    rows = [
-        {
-            "metric": metric,
-            "data": where,
-            **{who: _number(found[key]) for who, found in numbers.items()},
-            "trivial_is": what,
-        }
-        for metric, where, key, what in layout
-    ]
-    return {
-        "rows": rows,
-        "note": (
-            "Val parts of the data sets, never trained on, at the full size of the pictures. Clicks are simulated: "
-            "each goes to the middle of the larger error; DAVIS by every eighth frame, COCO by objects of at least "
-            "0.5 % of the picture. The trivial baselines were fitted on the train parts."
-        ),
-        "numbers": {who: {key: _number(value) for key, value in found.items()} for who, found in numbers.items()},
-        "training": training_of(run) if run else None,
-        "machine": {"cpu": _processor(), "threads": torch.get_num_threads(), "torch": torch.__version__},
-        "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
-    }
-
-
-def shape_of(trivial: Trivial) -> str:
-    return "the ellipse in the box" if trivial.ellipse else "the box itself"
-
-
-def _number(value: float) -> float:
-    """Tables hold numbers; a mean over nothing is zero there."""
-    return 0.0 if math.isnan(value) else round(value, 6)
-
-
-def training_of(run: Path) -> dict[str, Any]:
-    """Steps, hours and images of a training run, from its log."""
-    entries = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    entries = [entry for entry in entries if "loss" in entry]
-    return {"steps": entries[-1]["step"], "minutes": round(entries[-1]["elapsed"] / 60, 1), "loss": entries[-1]["loss"]}
-
-
-def _processor() -> str:
-    source = Path("/proc/cpuinfo")
-    if source.exists():
-        for line in source.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--weights", type=Path, required=True, help="exported folder")
-    parser.add_argument("--run", type=Path, help="folder of the training run, for steps and hours")
-    parser.add_argument("--limit", type=int, help="at most so many pictures for CamVid and for clicks")
-    parser.add_argument("--out", type=Path, required=True, help="result file")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    made = report(options.weights, options.data, run=options.run, limit=options.limit)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = options.out.with_suffix(".partial")
-    partial.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-    partial.replace(options.out)
-
-
-if __name__ == "__main__":
-    main()
+BENCHMARKS: Mapping[str, Benchmark] = {row.name: row for row in _ROWS}
+"""Name → what OMG-Seg models are measured on."""

@@ -76,10 +76,12 @@ class ModelSegmenter:
         return self.predictor.segment(image, task="semantic", classes="camvid").semantic_map()
 
     def open(self, image: Image.Image) -> Clicked:
-        return _ModelClicks(self.predictor.open(image))
+        return ModelClicks(self.predictor.open(image))
 
 
-class _ModelClicks:
+class ModelClicks:
+    """An `ImageSession` as a `Clicked`."""
+
     def __init__(self, session: ImageSession):
         self.session = session
 
@@ -173,15 +175,18 @@ def click_iou(
 
 def click_through(opened: Clicked, target: np.ndarray, *, clicks: int) -> list[float]:
     """IoU after each click on one object; every click goes to the middle of the larger error."""
+    return [mask_iou(mask, target) for mask in clicked_masks(opened, target, clicks=clicks)]
+
+
+def clicked_masks(opened: Clicked, target: np.ndarray, *, clicks: int) -> Iterator[np.ndarray]:
+    """The masks after each click on one object, see `click_through`."""
     points: list[Point] = []
     taken: list[tuple[int, int]] = []
     mask = np.zeros_like(target)
-    ious = []
     for _ in range(clicks):
         if not np.array_equal(mask, target):  # nothing is left to correct otherwise
             row, column, positive = next_click(target, mask, taken=taken)
             taken.append((row, column))
             points.append((column + 0.5, row + 0.5, positive))
             mask = opened.click(points)
-        ious.append(mask_iou(mask, target))
-    return ious
+        yield mask

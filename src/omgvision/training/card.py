@@ -69,12 +69,12 @@ or is not stated.
 
 {note}
 
-Measured by `python -m omgvision.evaluation.benchmarks`.
+Measured by `python -m omgvision.evaluation.card_numbers`.
 """
 
 
 def card(results: dict[str, Any]) -> str:
-    """The page for the content of a result file (`omgvision.evaluation.benchmarks`)."""
+    """The page for the content of a result file (`omgvision.evaluation.card_numbers`)."""
     columns = {"trained": "omg-seg-nano", "untrained": "random initialisation", "trivial": "best trivial baseline"}
     lines = [
         f"| in percent | held-out data | {' | '.join(columns.values())} | that baseline |",

@@ -1,5 +1,6 @@
 """Mask and box AP from COCO's files: an instances json and a list of detections."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +9,12 @@ from omgvision.evaluation.scores.files import complete, read_json
 
 
 def score(
-    ground_truth: Path, predictions: Path, *, kind: Literal["segm", "bbox"] = "segm", by_category: bool = True
+    ground_truth: Path,
+    predictions: Path,
+    *,
+    kind: Literal["segm", "bbox"] = "segm",
+    by_category: bool = True,
+    only: Collection[str] | None = None,
 ) -> dict[str, float]:
     """COCOeval's twelve numbers. One process: pycocotools' evaluation has to see all images at once.
 
@@ -17,6 +23,7 @@ def score(
         predictions: Json list of detections; images without any count as missed.
         kind: Masks or boxes.
         by_category: False compares without categories.
+        only: Ids of the images that count, as text; None = all.
 
     Returns:
         What `AveragePrecision.compute` says, and `AP/person` of every category.
@@ -31,7 +38,8 @@ def score(
     if not isinstance(detections, list):
         raise ValueError(f"{predictions}: expected a list of detections, got a {type(detections).__name__}")
     with complete(ground_truth):
-        metric = AveragePrecision(truth, kind=kind, by_category=by_category)
+        images = None if only is None else [one["id"] for one in truth["images"] if str(one["id"]) in only]
+        metric = AveragePrecision(truth, kind=kind, by_category=by_category, images=images)
         names = {entry["id"]: entry["name"] for entry in truth["categories"]}
     by_image: dict[Any, list[dict[str, Any]]] = {}
     with complete(predictions):

@@ -1,6 +1,6 @@
 """Cityscapes' three benchmarks from files in its layout."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,19 +38,23 @@ def _panoptic_json(path: Path) -> Path:
     return next((place for place in places if place.is_file()), places[0]) if path.is_dir() else path
 
 
-def score_semantic(ground_truth: Path, predictions: Path, *, workers: int = 1) -> dict[str, float]:
+def score_semantic(
+    ground_truth: Path, predictions: Path, *, only: Collection[str] | None = None, workers: int = 1
+) -> dict[str, float]:
     """IoU and iIoU of classes and categories.
 
     Args:
         ground_truth: The Cityscapes folder, `gtFine`, or a folder of it: every `*_gtFine_labelIds.png` below, of
             `gtFine/val` alone if there is one, with its `*_gtFine_instanceIds.png`.
         predictions: A folder; anywhere below it one `<city>_<sequence>_<frame>*.png` with label ids for each.
+        only: Names of the images that count, as `image_name` has them; None = all.
+        workers: Processes.
 
     Raises:
         ValueError: No ground truth, no or several predictions of an image, a broken file, another size, unknown ids.
     """
     metric = CityscapesSemantic()
-    pairs = _pairs(ground_truth, predictions, truths="*_gtFine_labelIds.png", suffix=".png")
+    pairs = _pairs(ground_truth, predictions, truths="*_gtFine_labelIds.png", suffix=".png", only=only)
     gather(metric, _update_semantic, pairs, workers=workers, title="images")
     return metric.compute() | metric.per_class()
 
@@ -62,19 +66,22 @@ def _update_semantic(metric: CityscapesSemantic, pair: _Pair) -> None:
         metric.update(image_name(pair.truth), prediction, target, objects)
 
 
-def score_instances(ground_truth: Path, predictions: Path, *, workers: int = 1) -> dict[str, float]:
+def score_instances(
+    ground_truth: Path, predictions: Path, *, only: Collection[str] | None = None, workers: int = 1
+) -> dict[str, float]:
     """AP and AP50, over all and of every class.
 
     Args:
         ground_truth: As in `score_semantic`, with `*_gtFine_instanceIds.png`.
         predictions: A folder; anywhere below it one `<city>_<sequence>_<frame>*.txt` for each, whose lines name a mask
             PNG (relative to the file), a label id and a confidence.
+        only, workers: As in `score_semantic`.
 
     Raises:
         ValueError: As in `score_semantic`, and a line that does not read so.
     """
     metric = CityscapesInstances()
-    pairs = _pairs(ground_truth, predictions, truths="*_gtFine_instanceIds.png", suffix=".txt")
+    pairs = _pairs(ground_truth, predictions, truths="*_gtFine_instanceIds.png", suffix=".txt", only=only)
     gather(metric, _update_instances, pairs, workers=workers, title="images")
     numbers = metric.compute()
     for name, precisions in metric.per_class().items():
@@ -103,10 +110,12 @@ def _predicted(pair: _Pair) -> Iterator[tuple[int, float, np.ndarray]]:
         yield label, confidence, read(_read_mask, mask)
 
 
-def _pairs(ground_truth: Path, predictions: Path, *, truths: str, suffix: str) -> list[_Pair]:
+def _pairs(
+    ground_truth: Path, predictions: Path, *, truths: str, suffix: str, only: Collection[str] | None
+) -> list[_Pair]:
     places = [ground_truth / "gtFine" / "val", ground_truth / "val", ground_truth]
     root = next(place for place in places if place.is_dir() or place == ground_truth)
-    files = sorted(root.rglob(truths))
+    files = sorted(path for path in root.rglob(truths) if only is None or image_name(path) in only)
     if not files:
         raise ValueError(f"{root}: expected files {truths} below it, got none")
     by_image: dict[str, list[Path]] = {}

@@ -1,6 +1,6 @@
 """J and F from DAVIS' files: a folder of indexed PNG files for every sequence."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ def score(
     *,
     protocol: Protocol = "semi-supervised",
     split: str = "val",
+    only: Collection[str] | None = None,
     workers: int = 1,
 ) -> dict[str, float]:
     """J, F and J&F.
@@ -38,6 +39,7 @@ def score(
         predictions: Folder with the labels in `SEQUENCE/` under the same file names.
         protocol: Of `ObjectQuality`.
         split: Of DAVIS' folder.
+        only: Names of the sequences that count; None = all.
         workers: Processes.
 
     Returns:
@@ -49,6 +51,8 @@ def score(
     semi = protocol == "semi-supervised"
     sequences = []
     for name, folder in _find_sequences(ground_truth, semi=semi, split=split).items():
+        if only is not None and name not in only:
+            continue
         targets = sorted(folder.glob("*.png"))
         if not targets:
             raise ValueError(f"{folder}: expected PNG files, got none")

@@ -23,7 +23,12 @@ class _Pair:
 
 
 def score(
-    ground_truth: Path, predictions: Path, *, unseen: Collection[str] | None = None, workers: int = 1
+    ground_truth: Path,
+    predictions: Path,
+    *,
+    unseen: Collection[str] | None = None,
+    only: Collection[str] | None = None,
+    workers: int = 1,
 ) -> dict[str, float]:
     """PQ, SQ, RQ of a prediction file against a ground-truth file.
 
@@ -33,6 +38,7 @@ def score(
     Args:
         ground_truth, predictions: `X.json` with the PNG files in `X/`.
         unseen: Names of the categories that training never showed, for the open-vocabulary split.
+        only: Ids of the images that count, as text; None = all.
         workers: Processes.
 
     Returns:
@@ -51,8 +57,9 @@ def score(
     with complete(ground_truth):
         things = {entry["id"]: bool(entry["isthing"]) for entry in truth["categories"]}
         names = {entry["id"]: entry["name"] for entry in truth["categories"]}
-        truth_files = [ground_truth.with_suffix("") / entry["file_name"] for entry in truth["annotations"]]
-        images = [entry["image_id"] for entry in truth["annotations"]]
+        entries = [entry for entry in truth["annotations"] if only is None or str(entry["image_id"]) in only]
+        truth_files = [ground_truth.with_suffix("") / entry["file_name"] for entry in entries]
+        images = [entry["image_id"] for entry in entries]
     lacking = [image for image in images if image not in by_image]
     if lacking:
         raise ValueError(f"{predictions}: expected a prediction for every image, got none for {lacking[0]}")
@@ -63,7 +70,7 @@ def score(
     metric = PanopticQuality(things, unseen=None if unseen is None else _ids_of(unseen, names))
     pairs = [
         _Pair(entry, by_image[image], file, guess_files[image])
-        for entry, image, file in zip(truth["annotations"], images, truth_files, strict=True)
+        for entry, image, file in zip(entries, images, truth_files, strict=True)
     ]
     gather(metric, _update, pairs, workers=workers, title="images")
     numbers = metric.compute()

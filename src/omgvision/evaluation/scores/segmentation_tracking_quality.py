@@ -1,6 +1,6 @@
 """STQ from VIPSeg's files, equal to its `eval_stq_vspw.py`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,13 @@ from omgvision.evaluation.scores.gather import gather
 from omgvision.evaluation.segmentation_tracking_quality import SegmentationTrackingQuality
 
 
-def score(ground_truth: Path, predictions: Path, *, workers: int = 1) -> dict[str, float]:
+def score(
+    ground_truth: Path, predictions: Path, *, only: Collection[str] | None = None, workers: int = 1
+) -> dict[str, float]:
     """STQ, AQ and SQ.
 
     Args:
-        ground_truth, predictions: See `vipseg.read_benchmark`.
+        ground_truth, predictions, only: See `vipseg.read_benchmark`.
         workers: Processes.
 
     Returns:
@@ -23,7 +25,7 @@ def score(ground_truth: Path, predictions: Path, *, workers: int = 1) -> dict[st
     Raises:
         ValueError: Of `vipseg.read_benchmark`, `vipseg.read_frames` and `SegmentationTrackingQuality`.
     """
-    benchmark = vipseg.read_benchmark(ground_truth, predictions)
+    benchmark = vipseg.read_benchmark(ground_truth, predictions, only=only)
     metric = SegmentationTrackingQuality(benchmark.things)
     gather(
         metric,

@@ -1,6 +1,6 @@
 """AP and AR of tracks from YouTube-VIS' files: an annotation json and a list of results."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,21 @@ class _Video:
     annotation_file: Path
 
 
-def score(ground_truth: Path, predictions: Path, *, by_category: bool = True, workers: int = 1) -> dict[str, float]:
+def score(
+    ground_truth: Path,
+    predictions: Path,
+    *,
+    by_category: bool = True,
+    only: Collection[str] | None = None,
+    workers: int = 1,
+) -> dict[str, float]:
     """YTVOSeval's twelve numbers. Results of categories that the ground truth lacks are left out, as it does.
 
     Args:
         ground_truth: Json with `videos`, `annotations` (tracks) and `categories`.
         predictions: Json list of tracks: `video_id`, `category_id`, `score` and `segmentations`, one for each frame.
         by_category: False takes all categories for one.
+        only: Ids of the videos that count, as text; None = all.
         workers: Processes.
 
     Returns:
@@ -61,7 +69,8 @@ def score(ground_truth: Path, predictions: Path, *, by_category: bool = True, wo
             videos[result["video_id"]].results.append(result)
 
     metric = VideoAveragePrecision(names, by_category=by_category)
-    gather(metric, _update, list(videos.values()), workers=workers, title="videos", items_a_process=ITEMS_A_PROCESS)
+    counted = [video for identity, video in videos.items() if only is None or str(identity) in only]
+    gather(metric, _update, counted, workers=workers, title="videos", items_a_process=ITEMS_A_PROCESS)
     return metric.compute() | {f"AP/{names[category]}": value for category, value in metric.per_category().items()}
 
 

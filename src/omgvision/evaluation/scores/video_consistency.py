@@ -1,6 +1,6 @@
 """mIoU and video consistency from VSPW's files: a folder of PNG label maps for every video."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,14 @@ class _Video:
     from_one: bool
 
 
-def score(ground_truth: Path, predictions: Path, *, from_one: bool = False, workers: int = 1) -> dict[str, float]:
+def score(
+    ground_truth: Path,
+    predictions: Path,
+    *,
+    from_one: bool = False,
+    only: Collection[str] | None = None,
+    workers: int = 1,
+) -> dict[str, float]:
     """mIoU, FWIoU and VC of VSPW's 124 classes.
 
     Args:
@@ -33,6 +40,7 @@ def score(ground_truth: Path, predictions: Path, *, from_one: bool = False, work
         predictions: Folder with the predicted classes, 0 to 123, in `VIDEO/` under the same file names.
         from_one: The true labels are as VSPW distributes them, classes from 1 and 0 void; else classes are from 0 and
             255 is void, as its scripts expect.
+        only: Names of the videos that count; None = all.
         workers: Processes.
 
     Returns:
@@ -43,6 +51,8 @@ def score(ground_truth: Path, predictions: Path, *, from_one: bool = False, work
     """
     videos = []
     for name, folder in _find_videos(ground_truth).items():
+        if only is not None and name not in only:
+            continue
         targets = sorted(folder.glob("*.png"))
         if not targets:
             raise ValueError(f"{folder}: expected PNG files, got none")

@@ -1,6 +1,6 @@
 """VPQ from VIPSeg's files."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,13 @@ from omgvision.evaluation.scores.gather import gather
 from omgvision.evaluation.video_panoptic_quality import VideoPanopticQuality
 
 
-def score(ground_truth: Path, predictions: Path, *, workers: int = 1) -> dict[str, float]:
+def score(
+    ground_truth: Path, predictions: Path, *, only: Collection[str] | None = None, workers: int = 1
+) -> dict[str, float]:
     """VPQ over windows of 1, 2, 4, 6 and 8 frames.
 
     Args:
-        ground_truth, predictions: See `vipseg.read_benchmark`.
+        ground_truth, predictions, only: See `vipseg.read_benchmark`.
         workers: Processes.
 
     Returns:
@@ -23,7 +25,7 @@ def score(ground_truth: Path, predictions: Path, *, workers: int = 1) -> dict[st
     Raises:
         ValueError: Of `vipseg.read_benchmark`, `vipseg.read_frames` and `VideoPanopticQuality`.
     """
-    benchmark = vipseg.read_benchmark(ground_truth, predictions)
+    benchmark = vipseg.read_benchmark(ground_truth, predictions, only=only)
     metric = VideoPanopticQuality(benchmark.things)
     gather(
         metric,

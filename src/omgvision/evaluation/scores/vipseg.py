@@ -1,7 +1,7 @@
 """VIPSeg's files: a json of videos with the segments of every frame, and a folder of PNG files for each video."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Benchmark:
     videos: list[Video]
 
 
-def read_benchmark(ground_truth: Path, predictions: Path) -> Benchmark:
+def read_benchmark(ground_truth: Path, predictions: Path, *, only: Collection[str] | None = None) -> Benchmark:
     """What there is to compare. Frames belong together by their place, as in VIPSeg's tools.
 
     Predicted videos that the ground truth lacks are left out with a warning.
@@ -51,6 +51,7 @@ def read_benchmark(ground_truth: Path, predictions: Path) -> Benchmark:
             `panomasksRGB`; or the folder of both.
         predictions: The folder with `pred.json` and `pan_pred`; or a json with its PNG files in a folder of the same
             stem or in `pan_pred`.
+        only: Names of the videos that count; None = all.
 
     Raises:
         ValueError: A file that is missing or broken, a video without prediction, another number of frames.
@@ -74,6 +75,8 @@ def read_benchmark(ground_truth: Path, predictions: Path) -> Benchmark:
         raise ValueError(f"{truth_file}: expected videos, got none")
     videos = []
     for name, frames in files.items():
+        if only is not None and str(name) not in only:
+            continue
         for file, segments in ((truth_file, true), (guess_file, guessed)):
             if name not in segments:
                 raise ValueError(f"{file}: expected annotations of every video, got none of {name}")

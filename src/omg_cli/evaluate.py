@@ -1,0 +1,148 @@
+"""`omg evaluate`: a model on a benchmark → its number beside the published one, and a report."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from . import options
+
+if TYPE_CHECKING:
+    from omgvision.evaluation.benchmarks import Benchmark
+    from omgvision.evaluation.runner.run import Size
+    from omgvision.predictor import Predictor
+    from omgvision.training.processes import Processes
+
+ALL = "all"
+
+
+def evaluate(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="Benchmark, or all; without one they are listed."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The data set's folder, or one with the folders of many.")
+    ] = None,
+    model: options.Model = None,
+    backbone: options.Backbone = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the folder of the run, called NAME, goes.")
+    ] = Path("omg_evaluation"),
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="At most so many samples, spread evenly over all.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, if there is one; start it otherwise.")
+    ] = False,
+    size: Annotated[
+        str,
+        typer.Option(
+            metavar="LONG,SHORT|own|published",
+            help="Edges that pictures are resized to. By default as published for models of the original's size,"
+            " and the model's own for others.",
+        ),
+    ] = "auto",
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+) -> None:
+    """Measure a model on a benchmark, beside the published numbers.
+
+    [bold]omg evaluate coco-panoptic --data coco --model LXT/OMG_Seg[/bold]
+
+    Writes prediction files in the benchmark's own format (for `omg score` and the official tool), report.json,
+    report.md and worst.png. Several processes share the samples: torchrun --nproc-per-node 4 -m omg_cli evaluate …
+    """
+    edges = _read_size(size)
+    from omgvision.evaluation.benchmarks import BENCHMARKS
+    from omgvision.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS, MODEL_TYPE
+
+    if name is None:
+        titles = {row.name: row.title for row in BENCHMARKS.values()}
+        titles |= {key: f"{row.title} (needs a model of type {MODEL_TYPE})" for key, row in LANGUAGE_BENCHMARKS.items()}
+        width = max(map(len, titles))
+        print("\n".join(f"{key:{width}}  {title}" for key, title in titles.items()))
+        return
+    if name in LANGUAGE_BENCHMARKS:
+        raise options.complain(
+            f"{name}: needs a model of type {MODEL_TYPE}, which reads sentences; models of type omg_seg do not."
+            f" Answers that you have are graded by `omg score {LANGUAGE_BENCHMARKS[name].metric}`"
+        )
+    if name != ALL and name not in BENCHMARKS:
+        raise options.complain(f"{name}: expected a benchmark ({', '.join(BENCHMARKS)}) or {ALL}")
+    if data is None:
+        raise options.complain("--data: expected the folder of the data set, got none")
+
+    from omgvision.training.processes import launched_processes
+
+    processes = launched_processes()
+    options.quiet_libraries(progress=processes.rank == 0)
+    wanted = _present(list(BENCHMARKS.values()), data) if name == ALL else [BENCHMARKS[name]]
+    for benchmark in wanted:
+        benchmark.locate(data)  # data that are missing are reported before the weights are loaded
+    predictor = _load(model, backbone=backbone, device=device, dtype=dtype, processes=processes)
+    for benchmark in wanted:
+        _evaluate(benchmark, predictor, data=data, out=out, limit=limit, resume=resume, size=edges, processes=processes)
+
+
+def _read_size(text: str) -> "Size":
+    words: tuple[Literal["auto", "own", "published"], ...] = ("auto", "own", "published")
+    for word in words:
+        if text == word:
+            return word
+    try:
+        long, short = (int(edge) for edge in text.split(","))
+    except ValueError:
+        long = short = 0
+    if not 1 <= short <= long:
+        raise options.complain(f"--size {text}: expected LONG,SHORT in pixels (as 1333,800), own or published")
+    return long, short
+
+
+def _present(rows: "list[Benchmark]", data: Path) -> "list[Benchmark]":
+    """Those whose data are there; the others are named."""
+    places = {row.name: (data, *(data / folder for folder in row.folders)) for row in rows}
+    there = [row for row in rows if any(not row.missing(place) for place in places[row.name])]
+    absent = [row.name for row in rows if row not in there]
+    if not there:
+        raise options.complain(f"--data {data}: expected the data of at least one benchmark, got none of {len(rows)}")
+    if absent:
+        print(f"omg: left out, their data are not in {data}: {', '.join(absent)}", file=sys.stderr)
+    return there
+
+
+def _load(
+    model: str | None, *, backbone: str | None, device: str | None, dtype: str | None, processes: "Processes"
+) -> "Predictor":
+    from omgvision import load
+
+    if processes.count > 1 and device is None:
+        device = _own_device(processes.local_rank)
+    return load(model, device=device, dtype=dtype, backbone=backbone)  # type: ignore[arg-type]
+
+
+def _own_device(local_rank: int) -> str | None:
+    """One accelerator a process, where there are some."""
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return None if accelerator is None else f"{accelerator.type}:{local_rank % torch.accelerator.device_count()}"
+
+
+def _evaluate(benchmark: "Benchmark", predictor: "Predictor", *, data: Path, out: Path, **arguments: Any) -> None:
+    from omgvision.evaluation.runner.report import comparison
+    from omgvision.evaluation.runner.run import evaluate as measure
+
+    folder = out / benchmark.name
+    report = measure(benchmark, data, predictor, out=folder, **arguments)
+    if report is None:
+        return
+    print(f"{report['title']}: {report['samples']} of {report['samples_in_all']} samples, {predictor.name}")
+    rows = [["", "ours", "published", "noise", ""], *comparison(report)]
+    width = max(len(row[0]) for row in rows)
+    for number, ours, published, noise, remark in rows:
+        print(f"{number:{width}s}  {ours:>7s}  {published:>9s}  {noise:>7s}  {remark}".rstrip())
+    if report["note"]:
+        print(report["note"])
+    print(f"written: {folder / 'report.md'}")

@@ -1,0 +1,216 @@
+"""The report of a run: report.json for programs, report.md for people, worst.png for the eyes."""
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from omgvision.evaluation.benchmarks import Benchmark, backbone_of
+from omgvision.evaluation.runner.files import write_json, write_text
+from omgvision.evaluation.runner.journal import Journal
+from omgvision.evaluation.runner.task import Graded, Task, defined
+from omgvision.predictor import Predictor
+from omgvision.results import write_image
+from omgvision.visualization import grid
+
+WORST = 20
+PACKAGES = ("omgvision", "torch", "transformers", "numpy", "pillow", "pycocotools", "scipy")
+PLAIN = ("NoC@", "over_max@", "perception", "cognition")
+"""Beginnings of names whose values are no fractions."""
+
+
+def build(
+    benchmark: Benchmark,
+    graded: Graded,
+    *,
+    run: Mapping[str, Any],
+    predictor: Predictor,
+    task: Task,
+    journal: Journal,
+    sample_ids: Sequence[str],
+    processes: int,
+) -> dict[str, Any]:
+    """The content of report.json.
+
+    Args:
+        run: Content of run.json: model, data, settings.
+        sample_ids: What was predicted.
+        processes: How many predicted.
+    """
+    numbers = {name: defined(value) for name, value in graded.numbers.items()}
+    per_sample = {task.name(one, journal[one]): journal.quality(one) for one in sample_ids}
+    whole = len(sample_ids) == len(task.sample_ids)
+    return {
+        "benchmark": benchmark.name,
+        "title": benchmark.title,
+        "numbers": {name: value for name, value in numbers.items() if "/" not in name},
+        "published": [
+            {**entry, "difference": _difference(numbers, entry) if whole else None}
+            for entry in benchmark.published_for(predictor.model.config)
+        ],
+        "backbone": backbone_of(predictor.model.config),
+        "per_class": {name: value for name, value in numbers.items() if "/" in name},
+        "per_sample": {"number": task.quality, "values": per_sample},
+        "samples": len(sample_ids),
+        "samples_in_all": len(task.sample_ids),
+        **run,
+        "note": graded.note,
+        "check": " ".join(["omg score", *graded.command]) if graded.command and whole else None,
+        "environment": environment(predictor, processes=processes),
+    }
+
+
+def _difference(numbers: Mapping[str, float | None], entry: Mapping[str, Any]) -> float | None:
+    ours = numbers.get(entry["number"])
+    return None if ours is None else ours - entry["value"]
+
+
+def environment(predictor: Predictor, *, processes: int) -> dict[str, Any]:
+    """What a number may depend on besides model and data."""
+    return {
+        "versions": {"python": platform.python_version(), **{one: importlib.metadata.version(one) for one in PACKAGES}},
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(predictor.device),
+        "dtype": str(predictor.model.dtype).removeprefix("torch."),
+        "processes": processes,
+    }
+
+
+def checksums(predictor: Predictor) -> dict[str, str]:
+    """File → sha256 of the weights' files; of the tensors themselves for a model that was never a file."""
+    folder = Path(predictor.model.config.name_or_path or "-")
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if files:
+        return {path.name: _sha256(path) for path in files}
+    digest = hashlib.sha256()
+    for name, tensor in sorted(predictor.model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return {"state_dict": digest.hexdigest()}
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write(report: dict[str, Any], folder: Path, *, task: Task, journal: Journal, sample_ids: Sequence[str]) -> None:
+    """All files of the report."""
+    worst = worst_of(journal, sample_ids)
+    if worst:
+        pictures, titles = [], []
+        for one in worst:
+            record = journal[one]
+            pictures += task.panel(one, record, folder / "predictions").draw()
+            titles += [task.name(one, record), f"{task.quality} {100 * (journal.quality(one) or 0):.1f}"]
+        write_image(grid(pictures, columns=4, titles=titles), folder / "worst.png")
+    write_json(folder / "report.json", report)
+    shown = [(task.name(one, journal[one]), journal.quality(one) or 0.0) for one in worst]
+    write_text(folder / "report.md", markdown(report, worst=shown))
+
+
+def worst_of(journal: Journal, sample_ids: Sequence[str]) -> list[str]:
+    """The samples with the lowest numbers of their own; those without any are left out."""
+    rated = [(quality, one) for one in sample_ids if (quality := journal.quality(one)) is not None]
+    return [one for _, one in sorted(rated)[:WORST]]
+
+
+def shown(name: str, value: float | None) -> str:
+    """Per cent, or as it is for what is no fraction."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.2f}" if name.startswith(PLAIN) else f"{100 * value:.2f}"
+
+
+def comparison(report: Mapping[str, Any]) -> list[list[str]]:
+    """Number, ours, published, its noise, what it is."""
+    by_number: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in report["published"]:
+        by_number.setdefault(entry["number"], []).append(entry)
+    rows = []
+    for name, value in report["numbers"].items():
+        ours = shown(name, value)
+        for entry in by_number.get(name, [{}]):
+            if not entry:
+                rows.append([name, ours, "", "", ""])
+                continue
+            noise = "unknown" if entry["noise"] is None else f"±{100 * entry['noise']:.1f}"
+            rows.append([name, ours, shown(name, entry["value"]), noise, verdict(report, entry)])
+            ours = ""
+    return rows
+
+
+def verdict(report: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """What the published number is, and how ours compares."""
+    origin = f"{entry['model']}{'' if entry['confirmed'] else ', unconfirmed'}"
+    if report["samples"] < report["samples_in_all"]:
+        return f"{origin}; ours on {report['samples']} of {report['samples_in_all']} samples: not comparable"
+    if report["backbone"] is None:
+        return f"{origin}; ours is another model"
+    if entry["difference"] is None:
+        return origin
+    text = f"{origin}; {100 * entry['difference']:+.2f}"
+    if entry["noise"] is None:
+        return text
+    return f"{text}, {'within' if abs(entry['difference']) <= entry['noise'] else 'outside'} the published noise"
+
+
+def markdown(report: Mapping[str, Any], *, worst: Sequence[tuple[str, float]]) -> str:
+    """report.md."""
+    model, settings, environ = report["model"], report["settings"], report["environment"]
+    samples = f"{report['samples']} of {report['samples_in_all']} samples"
+    parts = [f"# {report['title']}: {model['name']}", f"{samples}. In percent.", ""]
+    if report["numbers"]:
+        parts.append(_table(["number", "ours", "published", "noise", ""], comparison(report)))
+    if report["note"]:
+        parts += ["", report["note"]]
+    if report["check"]:
+        parts += ["", "The same from the prediction files:", "", f"    {report['check']}"]
+    if report["published"]:
+        sources = dict.fromkeys(entry["source"] for entry in report["published"])
+        parts += ["", f"Published: {'; '.join(sources)}. Noise: what the original's README says of its own runs."]
+    parts += ["", "## How", ""]
+    rows = [
+        ["data", report["data"]],
+        *[[f"weights `{name}`", f"sha256 `{sum_}`"] for name, sum_ in model["sha256"].items()],
+    ]
+    rows += [["parameters", f"{model['parameters']:,}"]]
+    rows += [[key.replace("_", " "), json.dumps(value)] for key, value in settings.items() if value]
+    rows += [[key, json.dumps(value) if isinstance(value, dict) else str(value)] for key, value in environ.items()]
+    parts.append(_table(["", ""], rows))
+    classes = _by_class(report["per_class"])
+    if classes:
+        names = list(dict.fromkeys(name for row in classes.values() for name in row))[:6]
+        rows = [[one, *[shown(name, row.get(name)) for name in names]] for one, row in classes.items()]
+        parts += ["", "## By class, video or object", "", _table(["", *names], rows)]
+    if worst:
+        number = report["per_sample"]["number"]
+        parts += ["", f"## The worst {len(worst)} samples", "", "Left the truth, right the prediction: `worst.png`."]
+        parts += ["", _table(["sample", number], [[name, shown(number, value)] for name, value in worst])]
+    return "\n".join(parts) + "\n"
+
+
+def _by_class(numbers: Mapping[str, float | None]) -> dict[str, dict[str, float | None]]:
+    """ "PQ/person" → person → PQ; classes without any number are left out."""
+    rows: dict[str, dict[str, float | None]] = {}
+    for key, value in numbers.items():
+        name, _, one = key.partition("/")
+        rows.setdefault(one, {})[name] = value
+    return {one: row for one, row in rows.items() if any(value is not None for value in row.values())}
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
