@@ -52,6 +52,8 @@ class NumberSource:
 class NumberObjective(nn.Module):
     """A sum over samples of different weight."""
 
+    averaged_normalizers = ("weight",)
+
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(3)
@@ -66,7 +68,7 @@ class NumberObjective(nn.Module):
         assert seeds is not None
         noise = torch.stack([torch.rand(4, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         each = (self.layers(batch.values) - noise - torch.rand(4)).square().mean(1)
-        total = (self.normalizers(batch) if normalizers is None else normalizers)["weight"]
+        total = (normalizers or self.normalizers(batch))["weight"]
         return {"loss": (each * (1 + batch.values[:, 0].abs())).sum() / total.float()}
 
 
@@ -168,6 +170,8 @@ def in_two_processes(folder: Path) -> None:
     """The runs of `test_training_distributed.py`, under DDP and, sliced, under FSDP2."""
     assert joined().num_processes == 2, "`omg train` asks for the processes before it trains: they must be two then"
     keep_average(train(NumberObjective(), NumberSource(), recipe(folder / "ddp_numbers", batch_size=1)))
+    settings = recipe(folder / "ddp_original", batch_size=1, normalizer="original")
+    keep_average(train(NumberObjective(), NumberSource(), settings))
     keep_average(train(segmentation_objective(), scenes(), recipe(folder / "ddp", batch_size=1)))
     # accelerate offers FSDP to GPUs alone; PyTorch slices on CPUs as well, once accelerate believes in GPUs.
     AcceleratorState._reset_state()

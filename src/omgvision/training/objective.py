@@ -48,6 +48,8 @@ class SegmentationObjective(nn.Module):
         points: Where the mask losses look; None = random points as the model's configuration has it.
     """
 
+    averaged_normalizers = ("masks",)
+
     def __init__(
         self,
         model: OmgSegForUniversalSegmentation,
@@ -94,11 +96,13 @@ class SegmentationObjective(nn.Module):
         Args:
             batch: Images or clips. Prompts on a clip are on its first frame.
             normalizers: The sums of `normalizers` over all batches of the step: the losses of the step are the sums
-                over its batches then. None = this batch's own numbers, as in the original (their mean is the step's).
+                over its batches then. For what is missing this batch's own numbers are taken, as in the original, which
+                shares only the number of masks (the mean over batches is the step's loss then).
             seeds: One for each sample, which everything follows from that is drawn for it (points, pixels, prompts);
                 None draws them. What is drawn for the batch (names, templates, words) comes from torch's own generator.
         """
         device = self.model.device
+        normalizers = normalizers or {}
         batch = with_small_masks(moved(batch, device))
         if seeds is None:
             seeds = torch.randint(2**62, (len(batch.mask_labels),)).tolist()
@@ -111,7 +115,7 @@ class SegmentationObjective(nn.Module):
             losses |= self.prompt_losses(encoded, batch, normalizers, generators)
         if self.guidance is not None:
             words = self.guidance(lambda words: self.embed(words)[:, 0])
-            losses["words"] = words if normalizers is None else words / normalizers["batches"].to(words)
+            losses["words"] = words / normalizers.get("batches", torch.ones(())).to(words)
         weights = {
             "objects": 1.0,
             "prompts": self.settings.prompt_weight,
@@ -131,7 +135,7 @@ class SegmentationObjective(nn.Module):
         self,
         encoded: "OmgSegEncoderOutput",
         batch: Batch,
-        normalizers: Mapping[str, Tensor] | None,
+        normalizers: Mapping[str, Tensor],
         generators: Sequence[torch.Generator],
     ) -> dict[str, Tensor]:
         """Matching of all object queries with the segments of the batch, in the vocabulary of its dataset."""
@@ -174,7 +178,7 @@ class SegmentationObjective(nn.Module):
         self,
         encoded: "OmgSegEncoderOutput",
         batch: Batch,
-        normalizers: Mapping[str, Tensor] | None,
+        normalizers: Mapping[str, Tensor],
         generators: Sequence[torch.Generator],
     ) -> dict[str, Tensor]:
         """Masks of the prompts; and of the clicks among them again, nothing without any.
@@ -201,13 +205,13 @@ class SegmentationObjective(nn.Module):
             mask_labels=prompts.mask_labels,
             loss_points=self.points,
             generators=generators,
-            normalizers={"prompts": prompts.prompt_mask.sum() if normalizers is None else normalizers["prompts"]},
+            normalizers={"prompts": normalizers.get("prompts", prompts.prompt_mask.sum())},
         )
         losses = {"prompts": output.loss}
         clicked = only_clicks(prompts)
         if points is None or labels is None or not clicked.prompt_mask.any() or not self.settings.refinement_rounds:
             return losses
-        total = {"prompts": clicked.prompt_mask.sum() if normalizers is None else normalizers["clicks"]}
+        total = {"prompts": normalizers.get("clicks", clicked.prompt_mask.sum())}
         if is_clip(batch):
             losses["followed"] = self.followed_loss(encoded, clicked, total, canvas, generators)
             return losses

@@ -108,7 +108,8 @@ class Recipe:
         precision: `bf16` and `fp16` run the forward pass under autocast.
         gradient_checkpointing: Compute the layers' activations anew in the backward pass instead of keeping them.
         normalizer: `step` divides each loss by its sum over the whole step (all processes, all micro-batches), so that
-            a batch split in any way gives the same gradient; `original` by each micro-batch's own, as OMG-Seg did.
+            a batch split in any way gives the same gradient; `original` by each micro-batch's own, but for the number
+            of masks, which is the mean over processes, as OMG-Seg did.
         strict: Stop at the first sample that cannot be read instead of counting it and taking another.
         keep_checkpoints: The newest so many are kept.
         workers: Processes that prepare batches; 0 prepares them in the loop.

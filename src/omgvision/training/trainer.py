@@ -58,7 +58,13 @@ class BatchSource(Protocol):
 
 
 class Objective(Protocol):
-    """Batch → losses; a module that moves the batch to its device."""
+    """Batch → losses; a module that moves the batch to its device.
+
+    Attributes:
+        averaged_normalizers: Those that processes share where every batch divides by its own numbers.
+    """
+
+    averaged_normalizers: tuple[str, ...]
 
     def normalizers(self, batch: Any) -> dict[str, Tensor]:
         """What this batch adds to the numbers its losses are divided by: float64 scalars, always of the same names."""
@@ -72,7 +78,8 @@ class Objective(Protocol):
         Args:
             batch: Of the source.
             normalizers: Their sums over the whole step; the losses of the step's batches are summands of the step's
-                then. None: every batch divides by its own, and the mean of its losses is the step's.
+                then. Or those of `averaged_normalizers` alone: for the others every batch divides by its own, and the
+                mean of its losses is the step's.
             seeds: One a sample, for what is drawn for it.
         """
         ...
@@ -117,14 +124,14 @@ def train(
         if run.step == 0:
             run.evaluate_if_due()  # what the run has to improve on
         for batches in steps(source, run):
-            normalizers = run.sum_normalizers(objective, batches)
+            normalizers = run.normalizers(objective, batches)
             run.set_learning_rate()
             for micro, batch in enumerate(batches):
                 # What is not drawn for a sample is the same in all batches of a step, as it would be in a large one.
                 torch.manual_seed(seed_of(recipe.seed, run.step))
                 with accelerator.accumulate(model):
                     with accelerator.autocast():
-                        losses = model(batch, normalizers, run.sample_seeds(batch, micro))
+                        losses = model(batch, normalizers[micro], run.sample_seeds(batch, micro))
                     run.journal.add(losses, images=len(batch.sample_ids), skipped=batch.skipped)
                     accelerator.backward(run.loss_to_minimise(losses, batch))
                     if accelerator.sync_gradients:
@@ -286,17 +293,18 @@ class Run:
             factor *= stage.batch_size * self.parts / settings.base_batch_size
         set_learning_rate(self.optimizer, factor)
 
-    def sum_normalizers(self, objective: Objective, batches: Sequence[TrainingBatch]) -> dict[str, Tensor] | None:
-        """The objective's normalisers over all batches of the step in all processes; None where each keeps its own."""
-        if self.recipe.normalizer == "original":
-            return None
+    def normalizers(self, objective: Objective, batches: Sequence[TrainingBatch]) -> list[dict[str, Tensor]]:
+        """What each batch of this process is divided by, see `Recipe.normalizer`."""
+        original = self.recipe.normalizer == "original"
         each = [objective.normalizers(batch) for batch in batches]
-        names = sorted(each[0])
-        sums = torch.stack([torch.stack([one[name] for name in names]) for one in each]).sum(0)
+        names = sorted(objective.averaged_normalizers if original else each[0])
+        rows = torch.stack([torch.stack([one[name] for name in names]) for one in each])
+        if not original:
+            rows = rows.sum(0, keepdim=True).expand_as(rows)
         if self.accelerator.num_processes > 1:
-            sums = self.accelerator.reduce(sums.to(self.accelerator.device), "sum")
-        assert isinstance(sums, Tensor)
-        return dict(zip(names, sums.unbind(), strict=True))
+            rows = self.accelerator.reduce(rows.contiguous().to(self.accelerator.device), "mean" if original else "sum")
+        assert isinstance(rows, Tensor)
+        return [dict(zip(names, row.unbind(), strict=True)) for row in rows]
 
     def sample_seeds(self, batch: TrainingBatch, micro: int) -> list[int]:
         """A seed for each sample, by its place in the step, however the step is divided."""

@@ -57,6 +57,8 @@ class Interrupting(Source):
 class Objective(nn.Module):
     """Its loss is a sum over samples, the number of which differs from batch to batch, by the step's number."""
 
+    averaged_normalizers = ("weight",)
+
     def __init__(self):
         super().__init__()
         torch.manual_seed(3)
@@ -72,7 +74,7 @@ class Objective(nn.Module):
         normalizers: Mapping[str, Tensor] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> dict[str, Tensor]:
-        total = (self.normalizers(batch) if normalizers is None else normalizers)["weight"]
+        total = (normalizers or self.normalizers(batch))["weight"]
         assert seeds is not None
         # The draws of a real loss must be repeated after a resume too, and follow the samples wherever they go.
         noise = torch.stack([torch.rand(4, generator=torch.Generator().manual_seed(seed)) for seed in seeds])

@@ -340,12 +340,14 @@ def object_losses(
     """Class, IoU-branch, mask and dice losses of object queries.
 
     Args:
-        normalizers: ``masks`` and ``classes`` of the whole step, see :func:`count_targets`; None = those of this batch.
+        normalizers: ``masks`` and ``classes`` of the whole step, see :func:`count_targets`; for what is missing, those
+            of this batch.
 
     Returns:
         ``loss_cls`` (with the IoU branch in it), ``loss_mask`` and ``loss_dice`` of the last layer, and the same with
         the prefix ``d0.``, ``d1.``, … for the earlier ones.
     """
+    normalizers = normalizers or {}
     logits, device = predictions.class_logits.float(), predictions.class_logits.device
     layers, images, queries, classes = logits.shape
     void = classes - 1
@@ -362,7 +364,7 @@ def object_losses(
     known = targets != UNKNOWN_CLASS
     importance = torch.where(targets == void, weights.void, 1.0) * known
     entropy = F.cross_entropy(logits.flatten(0, 2), (targets * known).flatten(), reduction="none").view(targets.shape)
-    total = importance.sum((1, 2)) if normalizers is None else normalizers["classes"].to(importance)
+    total = importance.sum((1, 2)) if "classes" not in normalizers else normalizers["classes"].to(importance)
     divisor = total.clamp_min(1) + torch.finfo(torch.float32).eps
     class_loss = weights.cls * (entropy * importance).sum((1, 2)) / divisor
     focal = focal_loss(predictions.iou_logits.float(), matched.float()).sum((1, 2))
@@ -379,7 +381,7 @@ def object_losses(
         weights,
         points,
         chosen=chosen,
-        num_masks=max(1.0, float(masks)) if normalizers is None else normalizers["masks"].clamp_min(1),
+        num_masks=max(1.0, float(masks)) if "masks" not in normalizers else normalizers["masks"].clamp_min(1),
     )
     return _named(class_loss + iou_loss, mask_loss, dice_loss)
 
@@ -399,9 +401,10 @@ def prompt_losses(
         mask_logits: L times [B, Q, T, h, w].
         mask_labels: B tensors [n, T, H, W], one mask for every real prompt.
         prompt_mask: [B, Q] bool, which prompts are real.
-        normalizers: ``prompts``, the number to divide the sums by; None = as in the original the number of prompts of
-            one picture, not of the batch.
+        normalizers: ``prompts``, the number to divide the sums by; without, as in the original, the number of prompts
+            of one picture, not of the batch.
     """
+    normalizers = normalizers or {}
     counts = prompt_mask.sum(1).tolist()
     for count, masks in zip(counts, mask_labels, strict=True):
         if count != len(masks):
@@ -413,7 +416,9 @@ def prompt_losses(
         [truth for _ in layers],
         weights,
         points,
-        num_masks=max(1.0, sum(counts) / len(counts)) if normalizers is None else normalizers["prompts"].clamp_min(1),
+        num_masks=max(1.0, sum(counts) / len(counts))
+        if "prompts" not in normalizers
+        else normalizers["prompts"].clamp_min(1),
     )
     return _named(torch.zeros_like(mask_loss), mask_loss, dice_loss)
 

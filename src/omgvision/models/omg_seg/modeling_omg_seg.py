@@ -487,8 +487,8 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
             pixel_values: [B, 3, H, W] or [B, T, 3, H, W], normalised; or ``encoder_outputs``.
             pixel_mask: [B, H, W], 1 on real pixels. Prompts are relative to the unpadded size. As in the original, the
                 attention itself does not know the padding.
-            input_points: [B, N, P, 2], N prompts of P points, xy pixels of the network input; of a clip, all prompts are
-                on the first frame, and each query predicts its object in all of them.
+            input_points: [B, N, P, 2], N prompts of P points, xy pixels of the network input. All prompts of a clip are
+                on its first frame, and each query predicts its object in all frames.
             input_point_labels: [B, N, P], 1 positive, 0 negative, -10 padding; None = all positive.
             input_boxes: [B, N, 4] xyxy pixels of the network input.
             input_masks: [B, N, H, W], regions: the query looks at the region alone.
@@ -506,8 +506,8 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
             generators: One for each picture, on its device: what the losses draw for it does not depend on the others
                 of the batch then. None = torch's own.
             normalizers: What the losses are divided by where a step has several batches: the sums of their
-                :meth:`loss_normalizers`, or with prompts their number as ``prompts``. None = as in the original the
-                counts of this batch.
+                :meth:`loss_normalizers`, or with prompts their number as ``prompts``. What is missing is, as in the
+                original, the count of this batch.
 
         Raises:
             ValueError: When neither pixels nor encoded pictures are given, the vocabulary is empty, or prompts or CLIP
@@ -719,12 +719,12 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
             predictions, mask_labels, class_labels, assignments, weights, points, normalizers=normalizers
         )
         if config.dense_loss_weight:
-            total = None if normalizers is None else normalizers["pixels"]
+            total = (normalizers or {}).get("pixels")
             losses["loss_dense"] = config.dense_loss_weight * self._dense_loss(
                 encoded, vocabulary, mask_labels, class_labels, generators, total
             )
         if config.region_loss_weight:
-            total = None if normalizers is None else normalizers["regions"]
+            total = (normalizers or {}).get("regions")
             losses["loss_region"] = config.region_loss_weight * self._region_loss(
                 encoded, vocabulary, mask_labels, class_labels, total
             )
