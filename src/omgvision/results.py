@@ -86,6 +86,11 @@ class FrameStamp:
     time: float
     name: str = ""
 
+    @property
+    def stem(self) -> str:
+        """What files of this frame are called: as its picture, or by its number ("00012")."""
+        return self.name or f"{self.index:05d}"
+
 
 @dataclass(frozen=True, eq=False)
 class Segment:

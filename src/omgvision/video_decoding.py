@@ -15,6 +15,7 @@ from av.container import InputContainer
 from av.error import ExitError, FFmpegError, InvalidDataError
 from av.stream import Disposition
 from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace
 from av.video.stream import VideoStream
 from PIL import Image
 
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 UNKNOWN_RATE = Fraction(25)
 """Frames a second where neither the source nor the user says."""
+
+_BT709, _UNKNOWN_COLORS = 1, 2  # of FFmpeg's colour spaces
+_HD_LINES = 720
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +193,9 @@ def _decode(container: InputContainer, stream: VideoStream, *, rate: Fraction, t
 
 def _upright(frame: VideoFrame) -> Image.Image:
     quarters = round(frame.rotation / 90) % 4
-    image: Image.Image = frame.to_image()
+    # What does not say how its colours are coded is taken as players take it: by BT.709 from 720 lines on.
+    coding = _BT709 if frame.colorspace == _UNKNOWN_COLORS and frame.height >= _HD_LINES else frame.colorspace
+    image: Image.Image = frame.to_image(src_colorspace=Colorspace.ITU709 if coding == _BT709 else None)
     turns = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
     return image.transpose(turns[quarters]) if quarters else image
 
