@@ -1,6 +1,6 @@
 """omgvision: one model for every segmentation task.
 
-The import registers the model with transformers' Auto classes and does nothing else.
+The import registers the models with transformers' Auto classes and does nothing else.
 """
 
 from transformers import (
@@ -9,6 +9,7 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageSegmentation,
+    AutoModelForImageTextToText,
     AutoModelForUniversalSegmentation,
     AutoProcessor,
 )
@@ -19,6 +20,9 @@ from .hub import load
 from .inputs import load_image, load_images
 from .models.efficientnet_lite.configuration_efficientnet_lite import EfficientNetLiteConfig
 from .models.efficientnet_lite.modeling_efficientnet_lite import EfficientNetLiteBackbone
+from .models.omg_llava.configuration_omg_llava import OmgLlavaConfig
+from .models.omg_llava.modeling_omg_llava import OmgLlavaForConditionalGeneration, OmgLlavaModel
+from .models.omg_llava.processing_omg_llava import OmgLlavaProcessor
 from .models.omg_seg.backbone_omg_seg import ClipConvNextBackbone
 from .models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
 from .models.omg_seg.image_processing_omg_seg import OmgSegImageProcessor
@@ -36,6 +40,10 @@ __all__ = [
     "EfficientNetLiteBackbone",
     "EfficientNetLiteConfig",
     "ImageSession",
+    "OmgLlavaConfig",
+    "OmgLlavaForConditionalGeneration",
+    "OmgLlavaModel",
+    "OmgLlavaProcessor",
     "OmgSegConfig",
     "OmgSegForUniversalSegmentation",
     "OmgSegImageProcessor",
@@ -69,10 +77,16 @@ def _register() -> None:
         exist_ok=True,
     )
     AutoProcessor.register(OmgSegConfig, OmgSegProcessor, exist_ok=True)
-    # The pipeline's list of supported models is made from these names; without ours it logs an error and works all
+    AutoConfig.register(OmgLlavaConfig.model_type, OmgLlavaConfig, exist_ok=True)
+    AutoModel.register(OmgLlavaConfig, OmgLlavaModel, exist_ok=True)
+    AutoModelForImageTextToText.register(OmgLlavaConfig, OmgLlavaForConditionalGeneration, exist_ok=True)
+    AutoProcessor.register(OmgLlavaConfig, OmgLlavaProcessor, exist_ok=True)
+    # The pipelines' lists of supported models are made from these names; without ours they log an error and work all
     # the same.
     supported: dict[str, str] = modeling_auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES  # type: ignore[assignment]
     supported[OmgSegConfig.model_type] = OmgSegForUniversalSegmentation.__name__
+    supported = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES  # type: ignore[assignment]
+    supported[OmgLlavaConfig.model_type] = OmgLlavaForConditionalGeneration.__name__
 
 
 _register()

@@ -1,0 +1,1 @@
+"""OMG-LLaVA: a language model that talks about what OMG-Seg sees, and points at it with masks."""

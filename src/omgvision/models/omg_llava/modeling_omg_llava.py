@@ -1,0 +1,465 @@
+"""OMG-LLaVA: a language model that reads what OMG-Seg sees, and answers in words and masks.
+
+Letters: B conversations, S tokens of the prompt (one for a picture), M tokens with all of the picture's, I pictures,
+H×W the square network input, Q object queries, C their width, E width of the language model, N masks or prompts,
+h×w the stride-4 grid.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForUniversalSegmentation
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_omg_llava import OmgLlavaConfig
+from .generation_omg_llava import OmgLlavaGenerationMixin, StateObserver
+from .grounding_omg_llava import (
+    LossPoints,
+    UncertainPoints,
+    VisualPrompts,
+    centers_as_points,
+    group_by_picture,
+    mask_losses,
+    select_pictures,
+    visual_prompts,
+    windows,
+)
+from .merging_omg_llava import NO_IMAGE, MergedInputs, merge
+from .outputs_omg_llava import OmgLlavaImages, OmgLlavaModelOutput, OmgLlavaOutput
+from .projector_omg_llava import TextToVision, VisionToText, ownership, perception_prior, pixel_tokens
+
+
+class OmgLlavaPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation shared by the OMG-LLaVA models."""
+
+    config: OmgLlavaConfig
+    base_model_prefix = "model"
+    input_modalities = ["image", "text"]
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _skip_keys_device_placement = ["past_key_values"]
+    # Which pixels a query looks at and which queries are kept hangs on comparisons that half precision turns over.
+    _keep_in_fp32_modules_strict = ["vision_tower", "mask_decoder"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, VisionToText):
+            init.normal_(module.separator, std=self.config.initializer_range)
+        elif isinstance(self, OmgLlavaModel) and self.mask_decoder is not None and module is self.mask_decoder:
+            frozen = dict(self.vision_tower.model.mask_decoder.named_parameters())
+            for name, parameter in module.named_parameters():
+                init.copy_(parameter, frozen[name])
+
+
+class OmgLlavaModel(OmgLlavaPreTrainedModel):
+    """The segmenter, the projections and the language model without its head."""
+
+    def __init__(self, config: OmgLlavaConfig):
+        super().__init__(config)
+        # With its classes: how sure the segmenter is of an object decides what the language model hears of it.
+        self.vision_tower = AutoModelForUniversalSegmentation.from_config(config.vision_config)
+        self.vision_tower.requires_grad_(False)
+        self.language_model = AutoModel.from_config(config.text_config)
+        queries = 2 * self.vision_tower.config.hidden_size
+        pixels = self.vision_tower.model.backbone.channels[-1] * config.pixel_shuffle**2
+        width = self.language_model.config.hidden_size
+        self.projector = VisionToText(pixels, queries, width)
+        self.text_to_vision = TextToVision(width, queries)
+        self.mask_decoder: nn.Module | None = None
+        if config.own_mask_decoder:
+            self.mask_decoder = copy.deepcopy(self.vision_tower.model.mask_decoder)
+            self.mask_decoder.requires_grad_(True)
+            # The memories are the frozen ones, and so is what tells them apart.
+            self.mask_decoder.level_embed.requires_grad_(False)  # pyright: ignore[reportCallIssue]
+        self.post_init()
+
+    def train(self, mode: bool = True):
+        """The frozen segmenter stays in evaluation mode."""
+        super().train(mode)
+        self.vision_tower.eval()
+        return self
+
+    # --- seeing ----------------------------------------------------------------------------------------------------
+
+    def encode_images(self, pixel_values: Tensor) -> OmgLlavaImages:
+        """Sees pictures; give the result as ``images`` to later calls, which then do not see them again.
+
+        Args:
+            pixel_values: [I, 3, H, W], padded to a square, of ``config.image_size``.
+
+        Raises:
+            ValueError: Another shape, or a segmenter without classes.
+        """
+        side, tower = self.config.image_size, self.vision_tower
+        if pixel_values.dim() != 4 or tuple(pixel_values.shape[1:]) != (3, side, side):
+            raise ValueError(f"pixel_values: expected [pictures, 3, {side}, {side}], got {tuple(pixel_values.shape)}")
+        if not tower.config.num_classes:
+            raise ValueError(
+                "vision_config: expected a segmenter with classes, whose certainty weighs the objects, got one "
+                "without; call set_class_embeddings on the vision tower"
+            )
+        with torch.no_grad():
+            encoded = tower.encode(pixel_values.to(tower.dtype))
+            seen = tower(encoder_outputs=encoded)
+            positions = tower.model.query_positions.expand(len(pixel_values), -1, -1)
+            queries = torch.cat((seen.query_features, positions), dim=-1)
+            pixels = pixel_tokens(encoded.clip_features[:, 0], block=self.config.pixel_shuffle)
+            claims = ownership(
+                seen.class_queries_logits,
+                seen.masks_queries_logits,
+                canvas=side,
+                cells=side // (32 * self.config.pixel_shuffle),
+            )
+            prior, kept = perception_prior(claims, queries)
+        dtype = self.projector.separator.dtype
+        grid = self.projector.project_pixels(pixels.to(dtype), prior.to(dtype))
+        tokens = [
+            torch.cat((cells, self.projector.separator, self.projector.project_queries(objects[chosen].to(dtype))))
+            for cells, objects, chosen in zip(grid, queries, kept, strict=True)
+        ]
+        return OmgLlavaImages(tokens=tuple(tokens), queries=queries, kept=kept, encoded=encoded)
+
+    def encode_prompts(self, prompts: VisualPrompts, images: OmgLlavaImages) -> tuple[Tensor, ...]:
+        """One token for each point, box or mask, decoded on its own picture by the frozen decoder.
+
+        A box looks inside of itself from its centre, as in the original, unless the segmenter has learned boxes
+        (``box_prompt_index`` 1).
+
+        Returns:
+            I tensors [N, E], in the order of the placeholders.
+
+        Raises:
+            ValueError: Prompts for another number of pictures, or a segmenter that knows no prompts.
+        """
+        tower, encoded = self.vision_tower.model, images.encoded
+        if tower.prompt_encoder is None:
+            raise ValueError("prompts: expected a segmenter with prompt queries, got one without")
+        if len(prompts.slots) != len(encoded.mask_features):
+            raise ValueError(
+                f"prompts: expected those of {len(encoded.mask_features)} pictures, got {len(prompts.slots)}"
+            )
+        height, width = encoded.canvas_size.tolist()
+        points, labels, boxes = prompts.points, prompts.point_labels, prompts.boxes
+        own_boxes = boxes is not None and self.vision_tower.config.box_prompt_index == 0
+        if own_boxes:
+            (points, labels), boxes = centers_as_points(prompts), None
+        with torch.no_grad():
+            queries = tower.prompt_encoder(
+                image_sizes=encoded.image_sizes,
+                canvas_size=(height, width),
+                mask_features=encoded.mask_features,
+                points=points,
+                labels=labels,
+                boxes=boxes,
+                masks=prompts.masks,
+            )
+            if own_boxes:
+                queries = queries._replace(region=windows(prompts, (height, width), encoded.memory_shapes))
+            decoded = tower.decode_prompts(queries, encoded)
+            found = torch.cat((decoded.query_features, queries.positions), dim=-1)
+        tokens = self.projector.project_queries(found.to(self.projector.separator.dtype))
+        return tuple(
+            row[slots >= 0][slots[slots >= 0].argsort()] for row, slots in zip(tokens, prompts.slots, strict=True)
+        )
+
+    # --- pointing --------------------------------------------------------------------------------------------------
+
+    def decode_masks(
+        self, states: Tensor, picture: Tensor, images: OmgLlavaImages, *, output_auxiliary: bool = False
+    ) -> tuple[Tensor, ...]:
+        """Hidden states of [SEG] → masks.
+
+        Args:
+            states: [N, E] after the language model's final norm.
+            picture: [N] the picture of each.
+
+        Returns:
+            Mask logits [N, h, w], the last prediction last; with ``output_auxiliary`` one for each decoder layer and
+            one before the first.
+        """
+        encoded, grouping = images.encoded, group_by_picture(picture)
+        if len(grouping.pictures) < len(encoded.mask_features):
+            encoded = select_pictures(encoded, grouping.pictures)
+        weight = self.text_to_vision[0].weight
+        queries = self.text_to_vision(states.to(weight.dtype)).to(encoded.mask_features.dtype)
+        features, positions = grouping.table(queries).chunk(2, dim=-1)
+        decoded = self.vision_tower.model.decode(
+            features,
+            positions,
+            encoded,
+            decoder=self.mask_decoder,
+            # A [SEG] query does not know of the others.
+            self_allowed=torch.eye(features.shape[1], dtype=torch.bool, device=features.device),
+            output_auxiliary=output_auxiliary,
+        )
+        return tuple(masks[grouping.row, grouping.column, 0] for masks in decoded.layer_mask_logits)
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def merge_inputs(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        images: OmgLlavaImages | None = None,
+        prompts: VisualPrompts | None = None,
+        padding_side: Literal["left", "right"] = "right",
+    ) -> MergedInputs:
+        """Text, pictures and prompts as one sequence of embeddings; see :func:`merge`."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if prompts is not None and images is None:
+            raise ValueError("prompts: expected a picture that they are on, got none")
+        prompt_tokens = self.encode_prompts(prompts, images) if prompts is not None and images is not None else ()
+        return merge(
+            input_ids,
+            attention_mask,
+            labels,
+            embed=self.get_input_embeddings(),
+            image_tokens=() if images is None or images.tokens is None else images.tokens,
+            prompt_tokens=prompt_tokens,
+            image_token_id=self.config.image_token_id,
+            prompt_token_ids=(self.config.mark_token_id, self.config.region_token_id),
+            padding_side=padding_side,
+        )
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        images: OmgLlavaImages | None = None,
+        prompts: VisualPrompts | None = None,
+        **kwargs,
+    ) -> OmgLlavaModelOutput:
+        """Sees, merges and reads; arguments as of :meth:`OmgLlavaForConditionalGeneration.forward`.
+
+        A cache that holds something is continued with text alone.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("input_ids, inputs_embeds: expected one of them, got both or neither")
+        if pixel_values is not None and images is not None:
+            raise ValueError("pixel_values, images: expected one of them, got both")
+        if pixel_values is not None:
+            images = self.encode_images(pixel_values)
+        merged = None
+        if input_ids is not None:
+            if past_key_values is not None and past_key_values.get_seq_length():
+                inputs_embeds = self.get_input_embeddings()(input_ids)
+            else:
+                merged = self.merge_inputs(input_ids, attention_mask, labels, images=images, prompts=prompts)
+                inputs_embeds, attention_mask = merged.inputs_embeds, merged.attention_mask
+                position_ids = merged.position_ids
+        read = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+        return OmgLlavaModelOutput(
+            last_hidden_state=read.last_hidden_state,
+            past_key_values=read.past_key_values,
+            hidden_states=read.hidden_states,
+            attentions=read.attentions,
+            images=images,
+            merged=merged,
+        )
+
+
+class OmgLlavaForConditionalGeneration(OmgLlavaPreTrainedModel, OmgLlavaGenerationMixin):
+    """OMG-LLaVA with the head of its language model: answers with masks, and the losses that train it."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+
+    def __init__(self, config: OmgLlavaConfig):
+        super().__init__(config)
+        self.model = OmgLlavaModel(config)
+        text = self.model.language_model.config
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        self.post_init()
+
+    def encode_images(self, pixel_values: Tensor) -> OmgLlavaImages:
+        """Sees pictures once for many questions; see :meth:`OmgLlavaModel.encode_images`."""
+        return self.model.encode_images(pixel_values)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        mask_labels: Sequence[Tensor] | None = None,
+        images: OmgLlavaImages | None = None,
+        input_points: Tensor | None = None,
+        input_point_labels: Tensor | None = None,
+        input_boxes: Tensor | None = None,
+        input_masks: Tensor | None = None,
+        prompt_slots: Tensor | None = None,
+        output_masks: bool = False,
+        logits_to_keep: int | Tensor = 0,
+        state_observer: StateObserver | None = None,
+        loss_points: LossPoints | None = None,
+        normalizers: Mapping[str, Tensor] | None = None,
+        **kwargs,
+    ) -> OmgLlavaOutput:
+        """Reads conversations about pictures; with labels, computes the losses.
+
+        Args:
+            input_ids: [B, S] with one image token for each picture and one mark or region token for each prompt.
+            pixel_values: [I, 3, H, W] for the conversations with an image token, in their order.
+            attention_mask: [B, S], 0 on padding.
+            position_ids: [B, M]; only where embeddings are given or a cache is continued.
+            inputs_embeds: [B, M, E] instead of ``input_ids``.
+            labels: [B, S], -100 where there is no loss.
+            mask_labels: B tensors [n, H, W] (0 or 1, on the network input), one for each [SEG] of the labels.
+            images: From :meth:`encode_images`, instead of ``pixel_values``.
+            input_points, input_point_labels, input_boxes, input_masks, prompt_slots: See :class:`VisualPrompts`.
+            output_masks: Decode the [SEG] tokens of ``input_ids``; with labels those of the labels always are.
+            logits_to_keep: How many logits from the end to compute; 0 = all.
+            state_observer: Is given the last hidden state of this call.
+            loss_points: Where the mask losses look; None = random points as configured.
+            normalizers: What the losses are divided by where a step has several batches: the number of labelled
+                ``tokens`` and of ``masks`` of all of them. None = those of this batch.
+
+        Raises:
+            ValueError: Tokens that do not fit pictures, prompts or masks.
+        """
+        prompts = visual_prompts(input_points, input_point_labels, input_boxes, input_masks, prompt_slots)
+        read = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            images=images,
+            prompts=prompts,
+            **kwargs,
+        )
+        states, merged = read.last_hidden_state, read.merged
+        if state_observer is not None:
+            state_observer(states[:, -1])
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(states[:, kept].to(self.lm_head.weight.dtype))
+        output = OmgLlavaOutput(
+            logits=logits,
+            past_key_values=read.past_key_values,
+            hidden_states=read.hidden_states,
+            attentions=read.attentions,
+            images=read.images,
+        )
+        if merged is None:
+            return output
+        output.labels = merged.labels
+        if (output_masks or labels is not None) and read.images is not None:
+            self._decode_segments(output, states, merged, read.images)
+        if labels is not None:
+            self._add_losses(output, merged, mask_labels, loss_points, normalizers)
+        return output
+
+    def _decode_segments(
+        self, output: OmgLlavaOutput, states: Tensor, merged: MergedInputs, images: OmgLlavaImages
+    ) -> None:
+        """Fills in the masks of the [SEG] tokens: of the labels if there are any, otherwise of the text."""
+        tokens = merged.token_ids if merged.labels is None else merged.labels
+        pictured = (merged.image_index != NO_IMAGE)[:, None]
+        rows, columns = ((tokens == self.config.segment_token_id) & pictured).nonzero(as_tuple=True)
+        output.mask_rows = rows
+        if len(rows):
+            layers = self.model.decode_masks(
+                states[rows, columns],
+                merged.image_index[rows],
+                images,
+                output_auxiliary=merged.labels is not None,
+            )
+            output.mask_logits, output.auxiliary_mask_logits = layers[-1], layers[:-1]
+
+    # --- losses ----------------------------------------------------------------------------------------------------
+
+    def _add_losses(
+        self,
+        output: OmgLlavaOutput,
+        merged: MergedInputs,
+        mask_labels: Sequence[Tensor] | None,
+        points: LossPoints | None,
+        normalizers: Mapping[str, Tensor] | None,
+    ) -> None:
+        config = self.config
+        text = self.loss_function(
+            logits=output.logits,
+            labels=merged.labels,
+            vocab_size=self.lm_head.out_features,
+            num_items_in_batch=None if normalizers is None else normalizers["tokens"],
+        )
+        losses = {"loss_text": text, "loss_mask": text.new_zeros(()), "loss_dice": text.new_zeros(())}
+        truth = self._truth(output, mask_labels)
+        if output.mask_logits is not None and truth is not None:
+            if points is None:
+                points = UncertainPoints(
+                    config.num_loss_points, config.oversample_ratio, config.importance_sample_ratio
+                )
+            mask, dice = mask_losses(
+                [*(output.auxiliary_mask_logits or ()), output.mask_logits],
+                truth,
+                points,
+                total=None if normalizers is None else normalizers["masks"],
+            )
+            losses["loss_mask"], losses["loss_dice"] = config.mask_weight * mask, config.dice_weight * dice
+        if config.projection_loss_weight and output.images is not None:
+            losses["loss_projection"] = config.projection_loss_weight * self._projection_loss(output.images)
+        output.loss_dict = losses
+        output.loss = torch.stack(list(losses.values())).sum()
+
+    def _truth(self, output: OmgLlavaOutput, mask_labels: Sequence[Tensor] | None) -> Tensor | None:
+        """The masks of the batch one after the other; None without any.
+
+        Raises:
+            ValueError: A conversation with another number of masks than of [SEG] in its labels.
+        """
+        if mask_labels is None:
+            return None
+        rows = torch.empty(0) if output.mask_rows is None else output.mask_rows
+        for index, masks in enumerate(mask_labels):
+            tokens = int((rows == index).sum())
+            if tokens != len(masks):
+                raise ValueError(
+                    f"mask_labels: expected one mask for each [SEG] ({tokens}) in the answers about a picture of "
+                    f"conversation {index}, got {len(masks)}"
+                )
+        return torch.cat([masks for masks in mask_labels if len(masks)]) if len(rows) else None
+
+    def _projection_loss(self, images: OmgLlavaImages) -> Tensor:
+        """Object queries that went to the language model's space and back should be what they were."""
+        assert images.queries is not None
+        queries = images.queries.to(self.model.projector.separator.dtype)
+        returned = self.model.text_to_vision(self.model.projector.project_queries(queries))
+        return (returned - queries).float().square().mean()
+
+
+__all__ = [
+    "OmgLlavaForConditionalGeneration",
+    "OmgLlavaModel",
+    "OmgLlavaPreTrainedModel",
+]
