@@ -6,7 +6,7 @@ Letters: Q queries, K classes, P prototypes a class, D width of the CLIP space, 
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, overload
+from typing import Any, get_args, overload
 
 import numpy as np
 import torch
@@ -17,33 +17,13 @@ from .data.class_lists import ClassListName, load_class_list
 from .errors import UserError
 from .inputs import ImageList, ImageSource, NamedImage, load_images
 from .models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
-from .models.omg_seg.postprocessing_omg_seg import (
-    instances,
-    panoptic,
-    proposals,
-    semantic,
-)
 from .models.omg_seg.processing_omg_seg import OmgSegProcessor
 from .models.omg_seg.vocabulary_omg_seg import check_names, split_synonyms
-from .results import Category, Result, SegmentLabel
+from .reading import DEFAULT_THRESHOLDS, TASKS, Reading, SegmentTask, Vocabulary
+from .results import Category, Result
 from .session import ImageSession, mask_sizes
 
-SegmentTask = Literal["panoptic", "instance", "semantic", "everything"]
-TASKS: tuple[SegmentTask, ...] = get_args(SegmentTask)
 CLASS_LISTS: tuple[ClassListName, ...] = get_args(ClassListName)
-
-DEFAULT_THRESHOLDS: dict[SegmentTask, float] = {"panoptic": 0.0, "instance": 0.2, "semantic": 0.0, "everything": 0.25}
-"""Scores from which segments are shown. For panoptic maps the overlap rule of the original does the selection."""
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Class names ready for the model: `embeddings` [K, P, D] of unit norm, `thing_mask` and `seen_mask` [K] bool."""
-
-    categories: tuple[Category, ...]
-    embeddings: Tensor
-    thing_mask: Tensor
-    seen_mask: Tensor
 
 
 class ResultStream:
@@ -73,13 +53,10 @@ class _Predict:
     """The arguments of one `segment` call, checked."""
 
     predictor: "Predictor"
-    task: SegmentTask
-    vocabulary: Vocabulary | None
-    clip_fusion: bool
-    threshold: float
+    reading: Reading
 
     def __call__(self, named: NamedImage, stem: str) -> Result:
-        return self.predictor._segment(named, stem, self)
+        return self.predictor._segment(named, stem, self.reading)
 
 
 class Predictor:
@@ -183,6 +160,33 @@ class Predictor:
         Raises:
             UserError: anything above is not as described.
         """
+        reading = self._reading(task, classes, things=things, clip_fusion=clip_fusion, threshold=threshold)
+        images = load_images(source)
+        predict = _Predict(self, reading)
+        return predict(images[0], "") if images.single else ResultStream(images, predict)
+
+    @torch.inference_mode()
+    def _segment(self, named: NamedImage, stem: str, reading: Reading) -> Result:
+        encoded = self._encode(named.image)
+        return reading.result(
+            reading.predict(self.model, encoded),
+            sizes=mask_sizes(encoded, named.image),
+            image=named.image,
+            name=named.name,
+            model_name=self.name,
+            stem=stem,
+        )
+
+    def _reading(
+        self,
+        task: SegmentTask,
+        classes: Sequence[str] | str | None,
+        *,
+        things: Sequence[str] | None,
+        clip_fusion: bool,
+        threshold: float | None,
+    ) -> Reading:
+        """The arguments of `segment`, checked."""
         if task not in TASKS:
             raise UserError(f"unknown task {task!r}: expected one of {', '.join(TASKS)}")
         if threshold is not None:
@@ -196,66 +200,14 @@ class Predictor:
                 if task == "everything"
                 else f"{self.name} has no CLIP head: leave clip_fusion off"
             )
-        images = load_images(source)
-        if task == "everything":
-            if classes is not None or things is not None:
-                raise UserError(
-                    "task everything knows no classes: leave classes and things out, or choose another task"
-                )
-            vocabulary = None
-        else:
-            vocabulary = self.vocabulary(classes, things=things)
-        predict = _Predict(
-            predictor=self,
+        if task == "everything" and (classes is not None or things is not None):
+            raise UserError("task everything knows no classes: leave classes and things out, or choose another task")
+        return Reading(
             task=task,
-            vocabulary=vocabulary,
-            clip_fusion=clip_fusion,
+            vocabulary=None if task == "everything" else self.vocabulary(classes, things=things),
             threshold=DEFAULT_THRESHOLDS[task] if threshold is None else threshold,
+            clip_fusion=clip_fusion,
         )
-        return predict(images[0], "") if images.single else ResultStream(images, predict)
-
-    @torch.inference_mode()
-    def _segment(self, named: NamedImage, stem: str, call: _Predict) -> Result:
-        encoded = self._encode(named.image)
-        output = self.model(encoder_outputs=encoded, clip_fusion=call.clip_fusion, **_class_arguments(call.vocabulary))
-        sizes = mask_sizes(encoded, named.image)
-        masks = _float(output.masks_queries_logits)[0]
-        fused = output.fused_class_logits
-        scores = _float(output.class_queries_logits if fused is None else fused)[0]
-        categories = call.vocabulary.categories if call.vocabulary else ()
-        about: dict[str, Any] = {
-            "task": call.task,
-            "image": named.image,
-            "categories": categories,
-            "name": named.name,
-            "model_name": self.name,
-            "stem": stem,
-        }
-        if call.task == "everything":
-            found = proposals(_float(output.iou_logits)[0], mask_logits=masks, sizes=sizes, threshold=call.threshold)
-            return Result.from_masks(
-                (mask.cpu().numpy() for mask in found.masks),
-                [SegmentLabel(score=score) for score in found.scores.tolist()],
-                **about,
-            )
-        assert call.vocabulary is not None
-        thing_mask = call.vocabulary.thing_mask
-        if call.task == "instance":
-            found = instances(scores, mask_logits=masks, thing_mask=thing_mask, sizes=sizes, threshold=call.threshold)
-            labels = [
-                SegmentLabel(label_id=label, score=score)
-                for label, score in zip(found.labels.tolist(), found.scores.tolist(), strict=True)
-            ]
-            return Result.from_masks((mask.cpu().numpy() for mask in found.masks), labels, **about)
-        if call.task == "semantic":
-            class_map = semantic(scores, mask_logits=masks, sizes=sizes).cpu().numpy()
-            every = {index + 1: SegmentLabel(label_id=index) for index in range(len(categories))}
-            return Result.from_label_map(class_map + 1, every, **about)
-        label_map, infos = panoptic(
-            scores, mask_logits=masks, thing_mask=thing_mask, sizes=sizes, threshold=call.threshold
-        )
-        by_id = {info.id: SegmentLabel(label_id=info.label_id, score=info.score) for info in infos}
-        return Result.from_label_map(label_map.cpu().numpy(), by_id, **about)
 
     # ----------------------------------------------------------------------------------------------------- vocabulary
 
@@ -329,21 +281,6 @@ class Predictor:
         inputs = self.processor.image_processor(images=image, return_tensors="pt")
         pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
         return self.model.encode(pixels, pixel_mask=inputs["pixel_mask"].to(self.device))
-
-
-def _class_arguments(vocabulary: Vocabulary | None) -> dict[str, Tensor]:
-    if vocabulary is None:
-        return {}
-    return {
-        "class_embeddings": vocabulary.embeddings,
-        "thing_mask": vocabulary.thing_mask,
-        "seen_mask": vocabulary.seen_mask,
-    }
-
-
-def _float(value: Tensor | None) -> Tensor:
-    assert value is not None
-    return value.float()
 
 
 def _list_name(name: str) -> ClassListName:

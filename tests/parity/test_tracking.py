@@ -16,7 +16,7 @@ from omgvision.models.omg_seg.classifier_omg_seg import class_logits as classify
 from omgvision.models.omg_seg.classifier_omg_seg import fuse_with_clip, mask_pool, resize_through_canvas
 from omgvision.models.omg_seg.postprocessing_omg_seg import MaskSizes
 from omgvision.models.omg_seg.tracking_omg_seg import (
-    ClipPrediction,
+    QueryPrediction,
     clip_instances,
     clip_panoptic,
     follow_first_masks,
@@ -36,7 +36,7 @@ PANOPTIC: Any = {"thing_mask": THING_MASK, "sizes": SIZES, "overlap_threshold": 
 
 
 @cache
-def parts(case: str, length: int = 3) -> tuple[ClipPrediction, ...]:
+def parts(case: str, length: int = 3) -> tuple[QueryPrediction, ...]:
     """Each clip of a recorded video, decoded by itself."""
     pixels = RECORDED[f"{case}.input"]
     model, predictions = golden_model(), []
@@ -44,7 +44,7 @@ def parts(case: str, length: int = 3) -> tuple[ClipPrediction, ...]:
         with torch.no_grad():
             output = model(pixels[:, part])
         predictions.append(
-            ClipPrediction(
+            QueryPrediction(
                 class_logits=output.class_queries_logits[0],
                 iou_logits=output.iou_logits[0],
                 mask_logits=output.masks_queries_logits[0],

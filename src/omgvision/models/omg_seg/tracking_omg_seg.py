@@ -20,9 +20,9 @@ from .postprocessing_omg_seg import InstanceMasks, MaskSizes, SegmentInfo, insta
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipPrediction:
-    """Queries of a clip: `class_logits` [Q,K+1] void last, `iou_logits` [Q], `mask_logits` [Q,T,h,w],
-    `query_features` [Q,C] of the last decoder layer, before its norm."""
+class QueryPrediction:
+    """Queries of a frame or a clip: `class_logits` [Q,K+1] void last, `iou_logits` [Q], `mask_logits` [Q,h,w] or for
+    clips [Q,T,h,w], `query_features` [Q,C] of the last decoder layer, before its norm."""
 
     class_logits: Tensor
     iou_logits: Tensor
@@ -60,7 +60,7 @@ def match_queries(previous: Tensor, current: Tensor) -> Tensor:
     return torch.from_numpy(columns).to(current.device)
 
 
-def join_clips(clips: Iterable[ClipPrediction]) -> ClipPrediction:
+def join_clips(clips: Iterable[QueryPrediction]) -> QueryPrediction:
     """One prediction for a whole video from those of its clips, in order.
 
     The queries of each clip are put in the order of the clip before it; class and IoU logits are means over the clips,
@@ -86,7 +86,7 @@ def join_clips(clips: Iterable[ClipPrediction]) -> ClipPrediction:
         masks.append(clip.mask_logits[order])
     if features is None or classes is None or ious is None:
         raise ValueError("expected at least one clip, got none")
-    return ClipPrediction(
+    return QueryPrediction(
         class_logits=classes / len(masks),
         iou_logits=ious / len(masks),
         mask_logits=torch.cat(masks, dim=1),
@@ -279,3 +279,179 @@ def mask_ious(masks: Tensor, others: Tensor) -> Tensor:
     shared = first @ second.T
     union = first.sum(1)[:, None] + second.sum(1) - shared
     return shared / union.clamp_min(1)
+
+
+# -------------------------------------------------------------------------------------------- frames, one by one
+
+FEATURE_WEIGHT, MASK_WEIGHT, CLASS_WEIGHT = 0.4, 0.4, 0.2
+"""What makes a query and a track of the frames just before alike: cosine of their query features, IoU of the masks,
+overlap of the class probabilities."""
+
+MATCH_THRESHOLD = 0.5
+"""Likeness, at most 1, under which a query does not continue a track."""
+
+ACTIVE_FRAMES = 5
+"""A track that was not seen for this many frames is lost: its last mask no longer says where to look."""
+
+REIDENTIFICATION_THRESHOLD = 0.8
+"""A new segment is a lost track that returns if their likeness by features and classes alone (weighted as above) is at
+least this; otherwise a track is born."""
+
+TRACK_LIMIT = 256
+"""Tracks that are remembered, lost ones included. The one that was not seen for the longest time dies first."""
+
+FEATURE_MOMENTUM = 0.8
+"""Share of a track's remembered features that a new frame leaves as they are."""
+
+VOTES = 20
+"""Class logits of a track are the mean over the frames that it was seen in; from this number of frames on the oldest
+fade exponentially."""
+
+
+@dataclass
+class Track:
+    """What is remembered of one object.
+
+    Attributes:
+        id: 1, 2, …, never given twice.
+        features: [C], mean direction of its query features.
+        class_logits: [K+1], voted over the frames that it was seen in.
+        iou_logit: scalar, likewise.
+        mask: bool [h,w], where it was seen last.
+        last_seen: number of that frame.
+        times_seen: frames.
+    """
+
+    id: int
+    features: Tensor
+    class_logits: Tensor
+    iou_logit: Tensor
+    mask: Tensor
+    last_seen: int
+    times_seen: int = 1
+
+
+class TrackMemory:
+    """The tracks of one video. A frame is two calls: `follow` finds the tracks that queries continue and lets the past
+    vote on their classes; when it is known which queries are seen in the result, `remember` names and stores those.
+
+    Memory and time do not depend on the length of the video: at most `TRACK_LIMIT` tracks of C + K floats and one
+    stride-4 mask are held.
+    """
+
+    def __init__(self) -> None:
+        self.tracks: list[Track] = []
+        self._born = 0
+        self._frame = 0
+        self._matched: dict[int, Track] = {}
+
+    def new_id(self) -> int:
+        """The next number that nobody has; also for what is not tracked by its query, as stuff is."""
+        self._born += 1
+        return self._born
+
+    @torch.no_grad()
+    def follow(self, prediction: QueryPrediction, *, visible: Sequence[int]) -> QueryPrediction:
+        """Starts a frame: matches queries to the tracks of the last frames.
+
+        Args:
+            prediction: of this frame.
+            visible: the queries that would be seen by themselves. They are matched first; then those that are left may
+                continue tracks that found no partner among them (Zhang et al. 2022, "ByteTrack": weak detections
+                belong to known objects or to none).
+
+        Returns:
+            The prediction with class and IoU logits of matched queries replaced by the votes of their tracks.
+        """
+        self._frame += 1
+        self._matched = {}
+        queries = range(len(prediction.class_logits))
+        rest = sorted(set(queries) - set(visible))
+        for rows in (list(visible), rest):
+            taken = {track.id for track in self._matched.values()}
+            active = [
+                track
+                for track in self.tracks
+                if self._frame - track.last_seen <= ACTIVE_FRAMES and track.id not in taken
+            ]
+            self._matched |= self._assign(prediction, rows, active, by_mask=True, threshold=MATCH_THRESHOLD)
+        classes, ious = prediction.class_logits.clone(), prediction.iou_logits.clone()
+        for row, track in self._matched.items():
+            share = 1 / min(track.times_seen + 1, VOTES)
+            classes[row] = track.class_logits.lerp(classes[row], share)
+            ious[row] = track.iou_logit.lerp(ious[row], share)
+        return replace(prediction, class_logits=classes, iou_logits=ious)
+
+    @torch.no_grad()
+    def remember(self, voted: QueryPrediction, *, seen: Sequence[int]) -> dict[int, int]:
+        """Ends a frame: stores what is seen.
+
+        Args:
+            voted: as `follow` returned it.
+            seen: queries that are seen in the result; ids are given in this order.
+
+        Returns:
+            The track id of each of them. A query that continues no track is one that was lost and returns, if there is
+            one that is alike, and a new one otherwise.
+        """
+        unknown = [row for row in seen if row not in self._matched]
+        lost = [track for track in self.tracks if self._frame - track.last_seen > ACTIVE_FRAMES]
+        found = self._assign(voted, unknown, lost, by_mask=False, threshold=REIDENTIFICATION_THRESHOLD)
+        ids = {}
+        for row in seen:
+            track = self._matched.get(row) or found.get(row)
+            features = F.normalize(voted.query_features[row].float(), dim=0)
+            mask = voted.mask_logits[row] > 0
+            if track is None:
+                track = Track(
+                    id=self.new_id(),
+                    features=features,
+                    class_logits=voted.class_logits[row].clone(),
+                    iou_logit=voted.iou_logits[row].clone(),
+                    mask=mask,
+                    last_seen=self._frame,
+                )
+                self.tracks.append(track)
+            else:
+                track.features = F.normalize(features.lerp(track.features, FEATURE_MOMENTUM), dim=0)
+                if row in self._matched:  # otherwise the votes are those of this frame alone
+                    track.class_logits, track.iou_logit = voted.class_logits[row].clone(), voted.iou_logits[row].clone()
+                track.mask, track.last_seen = mask, self._frame
+                track.times_seen += 1
+            ids[row] = track.id
+        if len(self.tracks) > TRACK_LIMIT:
+            self.tracks = sorted(self.tracks, key=lambda track: -track.last_seen)[:TRACK_LIMIT]
+        return ids
+
+    def _assign(
+        self,
+        prediction: QueryPrediction,
+        rows: Sequence[int],
+        tracks: Sequence[Track],
+        *,
+        by_mask: bool,
+        threshold: float,
+    ) -> dict[int, Track]:
+        """The tracks that some queries (`rows`) continue: pairs of the largest total likeness over it."""
+        if not rows or not tracks:
+            return {}
+        queries = torch.tensor(rows, device=prediction.class_logits.device)
+        features = F.normalize(prediction.query_features[queries].float(), dim=-1)
+        classes = _class_shares(prediction.class_logits[queries])
+        remembered = torch.stack([track.features for track in tracks])
+        expected = _class_shares(torch.stack([track.class_logits for track in tracks]))
+        likeness = FEATURE_WEIGHT * features @ remembered.T + CLASS_WEIGHT * classes.sqrt() @ expected.sqrt().T
+        if by_mask:
+            masks = torch.stack([track.mask for track in tracks])
+            likeness = likeness + MASK_WEIGHT * mask_ious(prediction.mask_logits[queries] > 0, masks)
+        else:
+            likeness = likeness / (FEATURE_WEIGHT + CLASS_WEIGHT)
+        # Pairs under the threshold are worth nothing, so that they do not cost others their partner.
+        worth = (likeness - threshold).clamp_min(0).double().cpu().numpy()
+        pairs = zip(*linear_sum_assignment(worth, maximize=True), strict=True)
+        return {rows[row]: tracks[column] for row, column in pairs if worth[row, column] > 0}
+
+
+def _class_shares(logits: Tensor) -> Tensor:
+    """[N,K+1] → probabilities of the classes without void [N,K]."""
+    return logits.float()[:, :-1].softmax(-1)
