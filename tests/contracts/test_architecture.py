@@ -15,6 +15,8 @@ RUNNERS = (
     "omgvision/evaluation/card_numbers.py",
     "omgvision/evaluation/benchmarks.py",
     "omgvision/evaluation/runner/",
+    "omgvision/evaluation/video_benchmarks.py",
+    "omgvision/evaluation/video_segmenters.py",
 )
 FORBIDDEN = {"torchvision", "cv2", "timm", "mmcv", "mmdet", "mmengine", "detectron2"}
 MODEL_LIBRARIES = {"torch", "transformers", "scipy", "numpy", "PIL", "huggingface_hub"}

@@ -231,7 +231,7 @@ def report(weights: Path, data: Path, *, run: Path | None, limit: int | None) ->
         ),
         "numbers": {who: {key: _number(value) for key, value in found.items()} for who, found in numbers.items()},
         "training": training_of(run) if run else None,
-        "machine": {"cpu": _processor(), "threads": torch.get_num_threads(), "torch": torch.__version__},
+        "machine": {"cpu": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__},
         "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
     }
 
@@ -252,7 +252,8 @@ def training_of(run: Path) -> dict[str, Any]:
     return {"steps": entries[-1]["step"], "minutes": round(entries[-1]["elapsed"] / 60, 1), "loss": entries[-1]["loss"]}
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of this machine's CPU and its cores."""
     source = Path("/proc/cpuinfo")
     if source.exists():
         for line in source.read_text(encoding="utf-8").splitlines():
