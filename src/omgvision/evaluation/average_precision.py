@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from omgvision.evaluation.metric import PerSample
-from omgvision.evaluation.run_lengths import compressed_all
+from omgvision.evaluation.run_lengths import compressed_all, mask_areas
 
 logger = logging.getLogger(__name__)
 
@@ -126,11 +126,11 @@ class AveragePrecision(PerSample[list[dict[str, Any]]]):
         for sample_id in sorted(self.records):
             record = self.records[sample_id]
             masks = [one["segmentation"] for one in record if "segmentation" in one]
-            areas, boxes = (iter(tools.area(masks)), iter(tools.toBbox(masks))) if masks else (iter(()), iter(()))
+            pixels, boxes = (iter(mask_areas(masks)), iter(tools.toBbox(masks))) if masks else (iter(()), iter(()))
             for one in record:
                 filled = {**one, "id": len(detections) + 1, "image_id": self._ids[sample_id], "iscrowd": 0}
                 if "segmentation" in one:
-                    filled["area"], box = next(areas), next(boxes)
+                    filled["area"], box = next(pixels), next(boxes)
                     filled.setdefault("bbox", box)
                 if "bbox" in one:
                     filled["area"] = one["bbox"][2] * one["bbox"][3]

@@ -16,6 +16,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from omgvision.evaluation.metric import PerSample
+from omgvision.evaluation.run_lengths import mask_areas
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
@@ -246,12 +247,11 @@ def _curves(matches: Sequence[_Match]) -> tuple[np.ndarray, np.ndarray]:
 def _areas(tracks: Sequence[Track]) -> np.ndarray:
     """Pixels [tracks, frames]; 0 where hidden."""
     frames = max((len(track.masks) for track in tracks), default=0)
-    areas = np.zeros((len(tracks), frames))
-    for row, track in zip(areas, tracks, strict=True):
+    pixels = np.zeros((len(tracks), frames))
+    for row, track in zip(pixels, tracks, strict=True):
         seen = [frame for frame, mask in enumerate(track.masks) if mask]
-        masks: Any = [track.masks[frame] for frame in seen]
-        row[seen] = coco_mask.area(masks) if seen else 0
-    return areas
+        row[seen] = mask_areas([track.masks[frame] for frame in seen])
+    return pixels
 
 
 def _mean_area(areas: Iterable[float | None]) -> float:
