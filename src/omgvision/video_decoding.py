@@ -120,7 +120,8 @@ def _open(address: str, *, told: str, **how: Any) -> Decoded:
     try:
         stream = _video_stream(container, told)
         rate = stream.average_rate or stream.guessed_rate
-        seconds = _seconds(stream)
+        end = _end(stream)
+        seconds = None if end is None else end - _start(stream)
         if seconds is None and container.duration is not None:
             seconds = container.duration / av.time_base
         pictures = _decode(container, stream, rate=rate or UNKNOWN_RATE, told=told)
@@ -181,13 +182,14 @@ def _decode(container: InputContainer, stream: VideoStream, *, rate: Fraction, t
             yield Picture(lambda frame=frame: _upright(frame), time)
         if packet is None:
             break
-    seconds = _seconds(stream)
-    start = float((stream.start_time or 0) * (stream.time_base or 0))
-    if not broken and seconds is not None and time is not None and time - start < seconds - max(0.1, float(2.5 / rate)):
-        broken = f"{seconds:.1f} seconds were expected"
-    if broken and time is not None:
+    if time is None:
+        return
+    start, end = _start(stream), _end(stream)
+    if not broken and end is not None and time < end - max(0.1, float(2.5 / rate)):
+        broken = f"{end - start:.1f} seconds were expected"
+    if broken:
         logger.warning("%s breaks off after %.1f seconds (%s): what is there is used", told, time - start, broken)
-    if damaged and time is not None:
+    if damaged:
         logger.warning("%s is damaged: %d pieces of it could not be decoded and are left out", told, damaged)
 
 
@@ -200,10 +202,14 @@ def _upright(frame: VideoFrame) -> Image.Image:
     return image.transpose(turns[quarters]) if quarters else image
 
 
-def _seconds(stream: VideoStream) -> float | None:
-    """How long the stream says that it is: in its header, or in the tag that Matroska's writers leave."""
+def _start(stream: VideoStream) -> float:
+    return float((stream.start_time or 0) * (stream.time_base or 0))
+
+
+def _end(stream: VideoStream) -> float | None:
+    """When the stream ends, in seconds of its own time: by its header, or by the tag that Matroska's writers leave."""
     if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
+        return _start(stream) + float(stream.duration * stream.time_base)
     found = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if found is None:
         return None

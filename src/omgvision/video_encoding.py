@@ -32,6 +32,7 @@ TICKS = 60_000
 milliseconds, and few enough for MPEG-4 (at most 65,535)."""
 COPIED_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
 """Codecs that players expect in an mp4; other sound becomes AAC."""
+_LAYOUTS = {1: "mono", 6: "5.1", 8: "7.1"}  # of channels; all others become stereo
 _BT709, _LIMITED = 1, 1  # of FFmpeg's colour spaces, primaries and transfers; of its ranges
 
 
@@ -90,16 +91,24 @@ class _Encoder:
         os.close(handle)
         self._path, self._partial = path, Path(name)
         self._last = -1
-        self._sound: _SoundCopy | None = None
         try:
-            # The table of contents goes to the front, so that the file plays while it is being downloaded.
-            self._container = av.open(f"file:{name}", "w", format="mp4", options={"movflags": "+faststart"})
-            self._stream = _add_video(self._container, size, rate)
-            self._sound = None if sound is None else _open_sound(sound, self._container)
+            try:
+                self._begin(size, rate, sound)
+            except FFmpegError as error:
+                if sound is None:
+                    raise
+                logger.warning("the sound of the video cannot be copied (%s): the mp4 is silent", error.strerror)
+                self._begin(size, rate, None)
         except BaseException:
             self._partial.unlink(missing_ok=True)
             raise
         self._shown = float(1 / rate)
+
+    def _begin(self, size: tuple[int, int], rate: Fraction, sound: Sound | None) -> None:
+        # The table of contents goes to the front, so that the file plays while it is being downloaded.
+        self._container = av.open(f"file:{self._partial}", "w", format="mp4", options={"movflags": "+faststart"})
+        self._stream = _add_video(self._container, size, rate)
+        self._sound = None if sound is None else _SoundCopy(sound, self._container)
 
     def write(self, image: Image.Image, time: float) -> None:
         ticks = max(round(time * TICKS), self._last + 1)
@@ -173,7 +182,8 @@ class _SoundCopy:
         if source.codec_context.name.removesuffix("float") in COPIED_SOUND:  # FFmpeg decodes mp3 by "mp3float"
             self._stream = output.add_stream_from_template(source)
         else:
-            self._stream = self._encoded = output.add_stream("aac", rate=source.rate, layout=source.layout.name)
+            layout = _LAYOUTS.get(source.layout.nb_channels, "stereo")
+            self._stream = self._encoded = output.add_stream("aac", rate=source.rate, layout=layout)
         self._pieces = self._read(source, sound.origin)
         self._next = next(self._pieces, None)
 
@@ -189,11 +199,14 @@ class _SoundCopy:
         self._input.close()
 
     def _read(self, source: AudioStream, origin: float) -> Iterator[tuple[float, list[Packet]]]:
-        """Pieces and when they are heard."""
+        """Pieces and when they are heard. What is heard before the first picture is left out."""
         for packet in self._input.demux(source):
             if packet.dts is None or packet.pts is None or packet.is_corrupt:  # the mark of the end, half a piece
                 continue
-            shift = round(origin / (packet.time_base or 1))
+            assert packet.time_base is not None
+            if float((packet.pts + (packet.duration or 0)) * packet.time_base) <= origin:
+                continue
+            shift = round(origin / packet.time_base)
             if self._encoded is None:
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
                 packet.stream = self._stream
@@ -203,11 +216,3 @@ class _SoundCopy:
                 if frame.pts is not None and frame.time_base is not None:
                     frame.pts -= round(origin / frame.time_base)
                 yield frame.time or 0.0, self._encoded.encode(frame)
-
-
-def _open_sound(sound: Sound, output: OutputContainer) -> _SoundCopy | None:
-    try:
-        return _SoundCopy(sound, output)
-    except (FFmpegError, ValueError) as error:
-        logger.warning("the sound of the video cannot be copied (%s): the mp4 is silent", error)
-        return None
