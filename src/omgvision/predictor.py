@@ -4,9 +4,9 @@ Letters: Q queries, K classes, P prototypes a class, D width of the CLIP space, 
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import torch
@@ -19,10 +19,18 @@ from .inputs import ImageList, ImageSource, NamedImage, load_images
 from .models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
 from .models.omg_seg.processing_omg_seg import OmgSegProcessor
 from .models.omg_seg.vocabulary_omg_seg import check_names, split_synonyms
+from .prompts import ObjectPrompt, video_prompts
 from .reading import DEFAULT_THRESHOLDS, TASKS, Reading, SegmentTask, Vocabulary
 from .results import Category, Result
 from .session import ImageSession, mask_sizes
+from .video_inputs import VideoInput, VideoSource, open_video
+from .video_session import VideoSession
+from .whole_video import WholeVideo, check_first_masks
 
+VideoTask = Literal["panoptic", "instance", "semantic", "everything", "objects"]
+VideoMode = Literal["stream", "offline"]
+VIDEO_TASKS: tuple[VideoTask, ...] = get_args(VideoTask)
+VIDEO_MODES: tuple[VideoMode, ...] = get_args(VideoMode)
 CLASS_LISTS: tuple[ClassListName, ...] = get_args(ClassListName)
 
 
@@ -208,6 +216,145 @@ class Predictor:
             threshold=DEFAULT_THRESHOLDS[task] if threshold is None else threshold,
             clip_fusion=clip_fusion,
         )
+
+    # --------------------------------------------------------------------------------------------------------- videos
+
+    def open_video(
+        self,
+        *,
+        task: VideoTask = "panoptic",
+        classes: Sequence[str] | str | None = None,
+        things: Sequence[str] | None = None,
+        clip_fusion: bool = False,
+        threshold: float | None = None,
+        name: str = "video",
+    ) -> VideoSession:
+        """A session that takes the frames of one video as they come and answers at once.
+
+        Args:
+            task: as of `segment`; or "objects" to follow what is pointed at (`VideoSession.prompt`).
+            classes, things, clip_fusion, threshold: as of `segment`; the vocabulary is this video's own.
+            name: of the video, written into results.
+
+        Raises:
+            UserError: an argument is not as described.
+        """
+        reading = self._video_reading(task, classes, things=things, clip_fusion=clip_fusion, threshold=threshold)
+        return VideoSession(self.model, self._encode, reading, model_name=self.name, name=name)
+
+    def track(
+        self,
+        source: VideoInput,
+        *,
+        task: VideoTask | None = None,
+        classes: Sequence[str] | str | None = None,
+        things: Sequence[str] | None = None,
+        clip_fusion: bool = False,
+        threshold: float | None = None,
+        points: Sequence[Any] | None = None,
+        labels: Sequence[Any] | None = None,
+        boxes: Sequence[Any] | None = None,
+        masks: Sequence[Any] | Mapping[int, Any] | None = None,
+        prompts: Mapping[int, Mapping[int, ObjectPrompt]] | None = None,
+        mode: VideoMode = "stream",
+    ) -> Iterator[Result]:
+        """Segment a video and keep the identity of what is in it.
+
+        Args:
+            source: a file, a folder of frames, an address, a webcam, arrays, …: see `video_inputs.open_video`, which
+                also says how to look at a part of the frames only.
+            task: as of `segment`; or "objects" to follow what is pointed at. None = "objects" if anything is,
+                otherwise "panoptic".
+            classes, things, clip_fusion, threshold: as of `segment`; the vocabulary is this video's own.
+            points, labels, boxes, masks: objects in the first frame, as of `ImageSession.click`; they are numbered from
+                1 in the order points, boxes, masks. Masks may come with numbers of their own: {number: mask}.
+            prompts: what is pointed at in any frame: {frame: {object: ObjectPrompt}}, frames counted from 0. Known
+                objects are corrected.
+            mode: "stream" answers each frame when it comes, in memory that does not depend on the length; "offline"
+                answers after the last one, as the original does: clip by clip, classes averaged over the whole video.
+                It holds all frames and mask logits (queries × 1/16 of the pixels, 4 bytes each, a frame), and follows
+                objects from masks in the first frame only.
+
+        Returns:
+            One result a frame, made when it is asked for. The ids of segments are tracks: see `VideoSession`.
+
+        Raises:
+            UserError: an argument is not as described or the source cannot be opened; while frames are read: one has
+                another size or cannot be read, or a prompt is for a frame that does not exist.
+        """
+        if mode not in VIDEO_MODES:
+            raise UserError(f"unknown mode {mode!r}: expected one of {', '.join(VIDEO_MODES)}")
+        pointed = any(each is not None for each in (points, boxes, masks, prompts))
+        task = task or ("objects" if pointed else "panoptic")
+        reading = self._video_reading(task, classes, things=things, clip_fusion=clip_fusion, threshold=threshold)
+        if pointed != (task == "objects"):
+            raise UserError(
+                f"task {task} finds its segments by itself: leave points, boxes, masks and prompts out"
+                if pointed
+                else "nothing to follow: task objects needs points, boxes, masks or prompts"
+            )
+        video = open_video(source)
+        try:
+            height, width = video.size
+            named = video_prompts(
+                Image.new("1", (width, height)), points=points, labels=labels, boxes=boxes, masks=masks, prompts=prompts
+            )
+            for frame in named:
+                video.expect(frame)
+            if pointed and not named:
+                raise UserError("nothing to follow: give at least one point, box or mask")
+            if mode == "offline":
+                check_first_masks(named)
+        except BaseException:
+            video.close()
+            raise
+        run = self._track_whole if mode == "offline" else self._track_stream
+        return run(video, reading, named)
+
+    def _track_stream(
+        self, video: VideoSource, reading: Reading | None, prompts: dict[int, dict[int, ObjectPrompt]]
+    ) -> Iterator[Result]:
+        with video:
+            session = VideoSession(self.model, self._encode, reading, model_name=self.name, name=video.name)
+            for frame in video:
+                yield session.feed(frame, objects=prompts.pop(frame.index, None))
+        if prompts:
+            raise UserError(
+                f"{video.name} has no frame {min(prompts)}, in which an object is pointed at: it ended after"
+                f" {session.frames} frames"
+            )
+
+    def _track_whole(
+        self, video: VideoSource, reading: Reading | None, prompts: dict[int, dict[int, ObjectPrompt]]
+    ) -> Iterator[Result]:
+        with video:
+            whole = WholeVideo(
+                video,
+                model=self.model,
+                encode=self._encode,
+                reading=reading or Reading("everything", None, threshold=0.0, clip_fusion=False),
+                model_name=self.name,
+                name=video.name,
+            )
+        if reading is not None:
+            yield from whole.results()
+        else:
+            regions = {number: prompt.region for number, prompt in prompts[0].items() if prompt.region is not None}
+            yield from whole.follow(regions)
+
+    def _video_reading(self, task: VideoTask, classes: Sequence[str] | str | None, **arguments: Any) -> Reading | None:
+        """The arguments of `track`, checked; None for task "objects"."""
+        if task not in VIDEO_TASKS:
+            raise UserError(f"unknown task {task!r}: expected one of {', '.join(VIDEO_TASKS)}")
+        if task != "objects":
+            return self._reading(task, classes, **arguments)
+        if classes is not None or any(arguments.values()) or arguments["threshold"] is not None:
+            raise UserError(
+                "task objects follows what is pointed at: leave classes, things, clip_fusion and threshold out"
+            )
+        if not self.model.config.prompt_queries:
+            raise UserError(f"{self.name} takes no prompts: choose another task or other weights")
+        return None
 
     # ----------------------------------------------------------------------------------------------------- vocabulary
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,59 @@ def checked_prompts(
         *(ObjectPrompt(box=_checked_box(box, image)) for box in _box_list(boxes)),
         *(ObjectPrompt(region=_checked_region(mask, image)) for mask in _mask_list(masks)),
     ]
+
+
+def checked_object(number: int, prompt: ObjectPrompt, image: Image.Image) -> ObjectPrompt:
+    """The prompt of an object of a video, checked against its frame.
+
+    Raises:
+        UserError: as of `checked_prompts`; a number under 1; not exactly one of points, box and region.
+    """
+    if not isinstance(number, int) or number < 1:
+        raise UserError(f"objects are called by numbers from 1, got {number!r}")
+    kinds = checked_prompts(
+        image,
+        points=[prompt.points] if prompt.points else None,
+        labels=[prompt.labels or [1] * len(prompt.points)] if prompt.points else None,
+        boxes=None if prompt.box is None else [prompt.box],
+        masks=None if prompt.region is None else [prompt.region],
+    )
+    if len(kinds) != 1:
+        raise UserError(f"object {number}: expected points, a box or a mask, got {len(kinds) or 'none'} of them")
+    return kinds[0]
+
+
+def video_prompts(
+    image: Image.Image,
+    *,
+    points: Sequence[Any] | None,
+    labels: Sequence[Any] | None,
+    boxes: Sequence[Any] | None,
+    masks: Sequence[Any] | Mapping[int, Any] | None,
+    prompts: Mapping[int, Mapping[int, ObjectPrompt]] | None,
+) -> dict[int, dict[int, ObjectPrompt]]:
+    """All that is pointed at in a video, {frame: {object: prompt}}; see `Predictor.track` for the arguments.
+
+    Args:
+        image: any picture of the frames' size.
+
+    Raises:
+        UserError: as of `checked_object`; an object that is pointed at in two ways in one frame.
+    """
+    own = masks if isinstance(masks, Mapping) else {}
+    listed = checked_prompts(
+        image, points=points, labels=labels, boxes=boxes, masks=None if isinstance(masks, Mapping) else masks
+    )
+    regions = checked_prompts(image, points=None, labels=None, boxes=None, masks=list(own.values()))
+    first = [*enumerate(listed, start=1), *zip(own, regions, strict=True)]
+    later = [(frame, *each) for frame, objects in (prompts or {}).items() for each in objects.items()]
+    found: dict[int, dict[int, ObjectPrompt]] = {}
+    for frame, number, prompt in [*((0, *each) for each in first), *later]:
+        objects = found.setdefault(frame, {})
+        if number in objects:
+            raise UserError(f"object {number} is pointed at twice in frame {frame}: give it one prompt a frame")
+        objects[number] = checked_object(number, prompt, image)
+    return found
 
 
 def checked_points(

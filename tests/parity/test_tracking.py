@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from omgvision.models.omg_seg.classifier_omg_seg import class_logits as classify
-from omgvision.models.omg_seg.classifier_omg_seg import fuse_with_clip, mask_pool, resize_through_canvas
 from omgvision.models.omg_seg.postprocessing_omg_seg import MaskSizes
 from omgvision.models.omg_seg.tracking_omg_seg import (
     QueryPrediction,
     clip_instances,
     clip_panoptic,
     follow_first_masks,
+    fuse_whole,
     join_clips,
+    join_frames,
     match_queries,
     restarted_panoptic,
     split_frames,
@@ -78,6 +78,16 @@ def test_matching_alone():
     assert torch.equal(found, RECORDED["match.indices"])
 
 
+def test_frames_encoded_one_by_one_are_the_clip():
+    model, pixels = golden_model(), RECORDED["v6.input"][:, :3]
+    with torch.no_grad():
+        joined = join_frames([model.encode(pixels[:, frame]) for frame in range(3)])
+        assert joined.clip_features is not None and joined.clip_features.shape[:2] == (1, 3)
+        output = model(encoder_outputs=joined)
+    assert_logits(output.class_queries_logits, RECORDED["v6.tube0.cls"])
+    assert_features(output.query_features, RECORDED["v6.tube0.query_feat"])
+
+
 @pytest.mark.parametrize("tube", [0, 1])
 def test_clips(tube):
     """The second is recorded in its own order."""
@@ -105,22 +115,18 @@ def test_nothing_to_join():
 
 def fused() -> Tensor:
     """The averaged classes mixed with CLIP's opinion of the masks over all frames."""
-    model, joined = golden_model(), join_clips(parts("v6"))
+    model = golden_model()
     with torch.no_grad():
         features = model.encode(RECORDED["v6.input"]).clip_features
-        assert features is not None and model.clip_head is not None
-        features = features.transpose(1, 2)
-        small = resize_through_canvas(joined.mask_logits[None], SIZES.canvas, (features.shape[-2], features.shape[-1]))
-        pooled, count = mask_pool(features, small)
-        clip = classify(model.clip_head(pooled), model.class_embeddings, model.config.logit_scale)[..., :-1]
-        visible = (count > 0).float()
-        return fuse_with_clip(
-            joined.class_logits[None],
-            clip,
-            model.seen_mask,
-            model.config.fusion_alpha * visible,
-            model.config.fusion_beta * visible,
-        )[0]
+        assert features is not None
+        return fuse_whole(
+            model,
+            join_clips(parts("v6")),
+            clip_features=features,
+            canvas=SIZES.canvas,
+            class_embeddings=model.class_embeddings,
+            seen_mask=model.seen_mask,
+        ).class_logits
 
 
 @pytest.mark.parametrize("case", ["v6", "v6_ov"])

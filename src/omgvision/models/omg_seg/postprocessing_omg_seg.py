@@ -336,6 +336,21 @@ def prompt_masks(mask_logits: Tensor, *, sizes: MaskSizes) -> Tensor:
     return _render(mask_logits, sizes, cut=0.0)[0]
 
 
+@torch.no_grad()
+def exclusive_map(mask_logits: Tensor, *, sizes: MaskSizes) -> Tensor:
+    """Every pixel goes to the mask of the largest logit over 0: its row + 1, or 0 where there is none; int32 [H,W]."""
+    out = torch.zeros(sizes.target, dtype=torch.int32, device=mask_logits.device)
+    if len(mask_logits) == 0:
+        return out
+    masks = _TiledMasks(mask_logits, sizes)
+    for _, tile, rows in masks.select(masks.upper > 0):
+        logits = masks.logits(rows, tile)
+        index = _argmax(logits)
+        best = logits.gather(0, index[None])[0]
+        out[tile.rows, tile.columns] = torch.where(best > 0, rows[index] + 1, 0).int()
+    return out
+
+
 def _logit(probability: float) -> float:
     if not 0 < probability < 1:
         raise ValueError(f"mask_threshold: expected a probability between 0 and 1, got {probability}")

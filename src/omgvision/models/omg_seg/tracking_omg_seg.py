@@ -7,13 +7,16 @@ Letters: Q queries, K classes, C width, T frames, h×w the stride-4 grid, H×W t
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
+from .classifier_omg_seg import class_logits as classify
+from .classifier_omg_seg import fuse_with_clip, mask_pool, resize_through_canvas
+from .modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
 from .postprocessing_omg_seg import InstanceMasks, MaskSizes, SegmentInfo, instances, panoptic, proposals
 
 # ------------------------------------------------------------------------------------------------------- whole clips
@@ -28,6 +31,29 @@ class QueryPrediction:
     iou_logits: Tensor
     mask_logits: Tensor
     query_features: Tensor
+
+    def with_masks(self, mask_logits: Tensor) -> "QueryPrediction":
+        """The same queries with other masks: one frame of a clip."""
+        return replace(self, mask_logits=mask_logits)
+
+
+def join_frames(frames: Sequence[OmgSegEncoderOutput]) -> OmgSegEncoderOutput:
+    """Encoded pictures of one size, as one encoded clip: the same as encoding them together."""
+    first = frames[0]
+    masks, memories, features = [], [], []
+    for frame in frames:
+        assert frame.mask_features is not None and frame.memories is not None and frame.clip_features is not None
+        masks.append(frame.mask_features)
+        memories.append(frame.memories)
+        features.append(frame.clip_features)
+    return OmgSegEncoderOutput(
+        mask_features=torch.cat(masks, dim=2),
+        memories=tuple(torch.cat(level, dim=1) for level in zip(*memories, strict=True)),
+        memory_shapes=first.memory_shapes,
+        clip_features=torch.cat(features, dim=1),
+        image_sizes=first.image_sizes,
+        canvas_size=first.canvas_size,
+    )
 
 
 def split_frames(count: int, *, length: int) -> list[slice]:
@@ -92,6 +118,42 @@ def join_clips(clips: Iterable[QueryPrediction]) -> QueryPrediction:
         mask_logits=torch.cat(masks, dim=1),
         query_features=features,
     )
+
+
+def fuse_whole(
+    model: OmgSegForUniversalSegmentation,
+    whole: QueryPrediction,
+    *,
+    clip_features: Tensor,
+    canvas: tuple[int, int],
+    class_embeddings: Tensor,
+    seen_mask: Tensor,
+) -> QueryPrediction:
+    """The averaged classes of a whole video, mixed with CLIP's opinion of the masks over all its frames.
+
+    Args:
+        model: with a CLIP head.
+        whole: of `join_clips`.
+        clip_features: [1, T, channels, H/32, W/32], the last backbone stage.
+        canvas: padded (H, W) of the network input.
+        class_embeddings: [K, P, D] unit norm.
+        seen_mask: bool [K].
+    """
+    assert model.clip_head is not None
+    features = clip_features.transpose(1, 2)
+    grid = (features.shape[-2], features.shape[-1])
+    small = resize_through_canvas(whole.mask_logits[None], canvas, grid)
+    pooled, count = mask_pool(features, small.to(features.dtype))
+    clip = classify(model.clip_head(pooled), class_embeddings, model.config.logit_scale)[..., :-1].float()
+    visible = (count > 0).float()  # a mask without a pixel on CLIP's grid has no CLIP opinion
+    fused = fuse_with_clip(
+        whole.class_logits[None],
+        clip,
+        seen_mask,
+        model.config.fusion_alpha * visible,
+        model.config.fusion_beta * visible,
+    )
+    return replace(whole, class_logits=fused[0])
 
 
 def clip_panoptic(
@@ -308,32 +370,33 @@ VOTES = 20
 fade exponentially."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Track:
     """What is remembered of one object.
 
     Attributes:
-        id: 1, 2, …, never given twice.
         features: [C], mean direction of its query features.
         class_logits: [K+1], voted over the frames that it was seen in.
         iou_logit: scalar, likewise.
         mask: bool [h,w], where it was seen last.
         last_seen: number of that frame.
         times_seen: frames.
+        ids: what it is called, by class: a query that stands for several classes is several instances. None is its
+            first name.
     """
 
-    id: int
     features: Tensor
     class_logits: Tensor
     iou_logit: Tensor
     mask: Tensor
     last_seen: int
     times_seen: int = 1
+    ids: dict[int | None, int] = field(default_factory=dict)
 
 
 class TrackMemory:
     """The tracks of one video. A frame is two calls: `follow` finds the tracks that queries continue and lets the past
-    vote on their classes; when it is known which queries are seen in the result, `remember` names and stores those.
+    vote on their classes; when it is known which queries are seen in the result, `remember` stores those.
 
     Memory and time do not depend on the length of the video: at most `TRACK_LIMIT` tracks of C + K floats and one
     stride-4 mask are held.
@@ -341,14 +404,8 @@ class TrackMemory:
 
     def __init__(self) -> None:
         self.tracks: list[Track] = []
-        self._born = 0
         self._frame = 0
         self._matched: dict[int, Track] = {}
-
-    def new_id(self) -> int:
-        """The next number that nobody has; also for what is not tracked by its query, as stuff is."""
-        self._born += 1
-        return self._born
 
     @torch.no_grad()
     def follow(self, prediction: QueryPrediction, *, visible: Sequence[int]) -> QueryPrediction:
@@ -365,14 +422,13 @@ class TrackMemory:
         """
         self._frame += 1
         self._matched = {}
-        queries = range(len(prediction.class_logits))
-        rest = sorted(set(queries) - set(visible))
+        rest = sorted(set(range(len(prediction.class_logits))) - set(visible))
         for rows in (list(visible), rest):
-            taken = {track.id for track in self._matched.values()}
+            taken = list(self._matched.values())
             active = [
                 track
                 for track in self.tracks
-                if self._frame - track.last_seen <= ACTIVE_FRAMES and track.id not in taken
+                if self._frame - track.last_seen <= ACTIVE_FRAMES and not any(track is other for other in taken)
             ]
             self._matched |= self._assign(prediction, rows, active, by_mask=True, threshold=MATCH_THRESHOLD)
         classes, ious = prediction.class_logits.clone(), prediction.iou_logits.clone()
@@ -383,45 +439,42 @@ class TrackMemory:
         return replace(prediction, class_logits=classes, iou_logits=ious)
 
     @torch.no_grad()
-    def remember(self, voted: QueryPrediction, *, seen: Sequence[int]) -> dict[int, int]:
+    def remember(self, voted: QueryPrediction, *, seen: Sequence[int]) -> dict[int, Track]:
         """Ends a frame: stores what is seen.
 
         Args:
             voted: as `follow` returned it.
-            seen: queries that are seen in the result; ids are given in this order.
+            seen: queries that are seen in the result.
 
         Returns:
-            The track id of each of them. A query that continues no track is one that was lost and returns, if there is
+            The track of each of them. A query that continues no track is one that was lost and returns, if there is
             one that is alike, and a new one otherwise.
         """
         unknown = [row for row in seen if row not in self._matched]
         lost = [track for track in self.tracks if self._frame - track.last_seen > ACTIVE_FRAMES]
         found = self._assign(voted, unknown, lost, by_mask=False, threshold=REIDENTIFICATION_THRESHOLD)
-        ids = {}
+        tracks = {}
         for row in seen:
             track = self._matched.get(row) or found.get(row)
             features = F.normalize(voted.query_features[row].float(), dim=0)
-            mask = voted.mask_logits[row] > 0
+            classes, iou, mask = (
+                voted.class_logits[row].clone(),
+                voted.iou_logits[row].clone(),
+                voted.mask_logits[row] > 0,
+            )
             if track is None:
-                track = Track(
-                    id=self.new_id(),
-                    features=features,
-                    class_logits=voted.class_logits[row].clone(),
-                    iou_logit=voted.iou_logits[row].clone(),
-                    mask=mask,
-                    last_seen=self._frame,
-                )
+                track = Track(features, classes, iou, mask, last_seen=self._frame)
                 self.tracks.append(track)
             else:
                 track.features = F.normalize(features.lerp(track.features, FEATURE_MOMENTUM), dim=0)
-                if row in self._matched:  # otherwise the votes are those of this frame alone
-                    track.class_logits, track.iou_logit = voted.class_logits[row].clone(), voted.iou_logits[row].clone()
+                if row in self._matched:  # of one that returns, this frame's logits have not been voted on
+                    track.class_logits, track.iou_logit = classes, iou
                 track.mask, track.last_seen = mask, self._frame
                 track.times_seen += 1
-            ids[row] = track.id
+            tracks[row] = track
         if len(self.tracks) > TRACK_LIMIT:
             self.tracks = sorted(self.tracks, key=lambda track: -track.last_seen)[:TRACK_LIMIT]
-        return ids
+        return tracks
 
     def _assign(
         self,
@@ -437,8 +490,8 @@ class TrackMemory:
             return {}
         queries = torch.tensor(rows, device=prediction.class_logits.device)
         features = F.normalize(prediction.query_features[queries].float(), dim=-1)
-        classes = _class_shares(prediction.class_logits[queries])
         remembered = torch.stack([track.features for track in tracks])
+        classes = _class_shares(prediction.class_logits[queries])
         expected = _class_shares(torch.stack([track.class_logits for track in tracks]))
         likeness = FEATURE_WEIGHT * features @ remembered.T + CLASS_WEIGHT * classes.sqrt() @ expected.sqrt().T
         if by_mask:
@@ -453,5 +506,5 @@ class TrackMemory:
 
 
 def _class_shares(logits: Tensor) -> Tensor:
-    """[N,K+1] → probabilities of the classes without void [N,K]."""
-    return logits.float()[:, :-1].softmax(-1)
+    """[N,K+1] → probabilities of the classes without void [N,K]; without classes all are of one, [N,1]."""
+    return logits.float()[:, : max(1, logits.shape[1] - 1)].softmax(-1)

@@ -1,0 +1,251 @@
+"""Videos frame by frame: what is kept of the past is bounded, whatever the length.
+
+Letters: Q queries, N objects, h×w the stride-4 grid of the network input.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .errors import UserError
+from .inputs import ImageSource, load_image
+from .models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
+from .models.omg_seg.postprocessing_omg_seg import MaskSizes, exclusive_map, panoptic, semantic
+from .models.omg_seg.tracking_omg_seg import QueryPrediction, TrackMemory, renumber
+from .object_tracking import ObjectTracker
+from .prompts import ObjectPrompt, checked_object
+from .reading import Reading
+from .results import FrameStamp, Result, SegmentLabel
+from .session import mask_sizes
+from .video_decoding import UNKNOWN_RATE
+from .video_inputs import Frame
+
+Encode = Callable[[Image.Image], OmgSegEncoderOutput]
+
+
+class VideoSession:
+    """One video, frame by frame; `feed` answers at once. The ids of segments are tracks: they follow what they name.
+
+    Memory and time of a frame do not depend on how many came before. Without prompts, objects are told apart by their
+    queries: see `TrackMemory` for how, and the constants of its file for when a track begins, ends and is recognised.
+    The classes of a track are voted on by all frames in which it was seen. Ids of "panoptic" and "everything" are
+    given once for each object, stuff has one for each class; in "instance" an object that passes for two classes has
+    two; in "semantic" the id is the class.
+
+    For task "objects", `prompt` says what to follow and corrects it later; see `ObjectTracker`.
+
+    Attributes:
+        frames: how many were fed.
+    """
+
+    def __init__(
+        self,
+        model: OmgSegForUniversalSegmentation,
+        encode: Encode,
+        reading: Reading | None,
+        *,
+        model_name: str,
+        name: str = "video",
+    ) -> None:
+        """Made by `Predictor.open_video`.
+
+        Args:
+            model, encode: pictures → encoded pictures → queries.
+            reading: what is asked for; None = the objects that are pointed at.
+            model_name, name: written into results.
+        """
+        self.frames = 0
+        self._model, self._encode, self._reading = model, encode, reading
+        self._model_name, self._name = model_name, name
+        self._memory = TrackMemory()
+        self._objects = ObjectTracker(model)
+        self._ids = 0
+        self._stuff: dict[int, int] = {}
+        self._size: tuple[int, int] | None = None
+        self._current: _Current | None = None
+
+    def feed(self, frame: Frame | ImageSource, *, objects: Mapping[int, ObjectPrompt] | None = None) -> Result:
+        """The next frame.
+
+        Args:
+            frame: a `Frame`, or a picture as `Predictor.segment` takes it; those come 25 a second.
+            objects: for task "objects", what is pointed at in this frame; see `prompt`.
+
+        Returns:
+            The result of this frame, in which ids are tracks and `frame` is set.
+
+        Raises:
+            UserError: a frame of another size than the first, or faulty prompts; the session is as it was then.
+        """
+        if not isinstance(frame, Frame):
+            frame = Frame(load_image(frame), self.frames, float(self.frames / UNKNOWN_RATE))
+        image = frame.image
+        if self._size is not None and image.size != self._size:
+            raise UserError(
+                f"frame {frame.index} has {image.width}x{image.height} pixels, expected {self._size[0]}x{self._size[1]}"
+                " as in the first: frames of one video have one size, open a new session for another"
+            )
+        checked = None if objects is None else self._checked(objects, image)
+        with torch.inference_mode():
+            encoded = self._encode(image)
+            current = _Current(encoded, mask_sizes(encoded, image), image, frame.stamp)
+            self._current, self._size = current, image.size
+            self.frames += 1
+            if self._reading is None:
+                return self._follow_objects(current, checked)
+            return self._segment(current, self._reading)
+
+    def prompt(self, objects: Mapping[int, ObjectPrompt]) -> Result:
+        """Point at objects in the frame that was fed last; that frame's result is made anew.
+
+        Args:
+            objects: prompts in pixels of the frame, by numbers of your choice (from 1), which become the ids of the
+                segments. New numbers are new objects; for known ones points correct the mask in this frame, a box or a
+                region replaces it.
+
+        Raises:
+            UserError: no frame yet, a session for another task, or a faulty prompt.
+        """
+        if self._current is None:
+            raise UserError("there is no frame to point at: feed one first")
+        checked = self._checked(objects, self._current.image)
+        with torch.inference_mode():
+            return self._follow_objects(self._current, checked, again=True)
+
+    # -------------------------------------------------------------------------------------------------- by themselves
+
+    def _segment(self, current: "_Current", reading: Reading) -> Result:
+        prediction = reading.predict(self._model, current.encoded)
+        visible = self._visible(prediction, reading, current.sizes)
+        voted = self._memory.follow(prediction, visible=visible)
+        if reading.task == "panoptic":
+            label_map, segments = reading.panoptic(voted, sizes=current.sizes)
+            # Names are given in the order of a picture's: the largest first.
+            order = sorted(segments, key=lambda segment: (-segment.area, segment.id))
+            things = [segment.query for segment in order if segment.is_thing]
+            tracks = self._memory.remember(voted, seen=[*things, *(row for row in visible if row not in things)])
+            ids = {
+                segment.id: self._named(tracks[segment.query].ids, None)
+                if segment.is_thing
+                else self._named(self._stuff, segment.label_id)
+                for segment in order
+            }
+            named = renumber(label_map, segments, ids=[ids[segment.id] for segment in segments])
+            return reading.of_map(*named, **current.about(self))
+        if reading.task == "semantic":
+            self._memory.remember(voted, seen=visible)
+            classes = semantic(voted.class_logits, mask_logits=voted.mask_logits, sizes=current.sizes)
+            return reading.of_classes(classes, **current.about(self))
+        found = reading.masks(voted, sizes=current.sizes)
+        pairs = list(zip(found.queries.tolist(), found.labels.tolist(), strict=True))
+        tracks = self._memory.remember(voted, seen=list(dict(pairs)))
+        numbers, named = [], set[int]()
+        for query, label in pairs:  # the best class of a query comes first and has its name
+            numbers.append(self._named(tracks[query].ids, label if query in named else None))
+            named.add(query)
+        return reading.of_masks(found, ids=numbers, **current.about(self))
+
+    @staticmethod
+    def _visible(prediction: QueryPrediction, reading: Reading, sizes: MaskSizes) -> list[int]:
+        """Queries that this frame alone would show, decided on the grid of the masks."""
+        low = (
+            -(-cells * image // canvas)
+            for cells, image, canvas in zip(prediction.mask_logits.shape[-2:], sizes.image, sizes.canvas, strict=True)
+        )
+        grid = MaskSizes(canvas=sizes.canvas, image=sizes.image, target=(next(low), next(low)))
+        if reading.task in ("instance", "everything"):
+            return list(dict.fromkeys(reading.masks(prediction, sizes=grid).queries.tolist()))
+        _, segments = panoptic(
+            prediction.class_logits,
+            mask_logits=prediction.mask_logits,
+            thing_mask=torch.ones_like(reading.thing_mask),  # so that queries of one kind of stuff are not merged
+            sizes=grid,
+            threshold=reading.threshold,
+        )
+        return [segment.query for segment in segments]
+
+    def _named(self, ids: dict, key: int | None) -> int:
+        if key not in ids:
+            self._ids += 1
+            ids[key] = self._ids
+        return ids[key]
+
+    # --------------------------------------------------------------------------------------------------------- objects
+
+    def _checked(self, objects: Mapping[int, ObjectPrompt], image: Image.Image) -> dict[int, ObjectPrompt]:
+        if self._reading is not None:
+            raise UserError(
+                f"a session for task {self._reading.task} takes no prompts: open one for task objects to point at them"
+            )
+        if not objects:
+            raise UserError("nothing to follow: give at least one point, box or mask")
+        return {number: checked_object(number, prompt, image) for number, prompt in objects.items()}
+
+    def _follow_objects(
+        self, current: "_Current", prompts: Mapping[int, ObjectPrompt] | None, *, again: bool = False
+    ) -> Result:
+        logits: Tensor | None = None
+        if self._objects.object_ids and not again:
+            logits = self._objects.propagate(current.encoded)
+        if prompts is not None:
+            size = (current.image.height, current.image.width)
+            logits = self._objects.prompt(current.encoded, prompts, size=size)
+        return object_result(
+            logits,
+            ids=self._objects.object_ids,
+            prompts=list((prompts or {}).values()),
+            sizes=current.sizes,
+            **current.about(self),
+        )
+
+
+@dataclass(frozen=True)
+class _Current:
+    """The frame that was fed last."""
+
+    encoded: OmgSegEncoderOutput
+    sizes: MaskSizes
+    image: Image.Image
+    stamp: FrameStamp
+
+    def about(self, session: VideoSession) -> dict:
+        return about_frame(self.image, self.stamp, name=session._name, model_name=session._model_name)
+
+
+def about_frame(image: Image.Image, stamp: FrameStamp, *, name: str, model_name: str) -> dict:
+    """What a `Result` needs to know of its frame."""
+    return {
+        "image": image,
+        "name": name,
+        "model_name": model_name,
+        "stem": stamp.name or f"{stamp.index:05d}",
+        "frame": stamp,
+    }
+
+
+def object_result(
+    logits: Tensor | None, *, ids: Sequence[int], prompts: Sequence[ObjectPrompt], sizes: MaskSizes, **about
+) -> Result:
+    """The result of objects that exclude each other.
+
+    Args:
+        logits: [N, h, w]; None without objects. The largest one over 0 wins a pixel.
+        ids: of the objects.
+        prompts: those made on this frame, to be drawn.
+    """
+    label_map = torch.zeros(sizes.target, dtype=torch.int32)
+    labels: dict[int, SegmentLabel] = {}
+    if logits is not None:
+        numbers = torch.tensor([0, *ids], dtype=torch.int32)
+        label_map = numbers[exclusive_map(logits, sizes=sizes).cpu().long()]
+        inside = logits > 0
+        quality = (logits.sigmoid() * inside).sum((1, 2)) / inside.sum((1, 2)).clamp_min(1)
+        labels = {number: SegmentLabel(score=score) for number, score in zip(ids, quality.tolist(), strict=True)}
+    points = [
+        (x, y, label == 1) for prompt in prompts for (x, y), label in zip(prompt.points, prompt.labels, strict=True)
+    ]
+    boxes = [prompt.box for prompt in prompts if prompt.box is not None]
+    return Result.from_label_map(label_map.numpy(), labels, task="objects", points=points, boxes=boxes, **about)
