@@ -113,7 +113,9 @@ def _vision(
             f"got the shape {list(class_embeddings.shape)}"
         )
     classes, prototypes, _ = class_embeddings.shape
-    config = OmgSegConfig(**(config.to_dict() | {"num_classes": classes, "num_prototypes": prototypes}))
+    config.num_classes, config.num_prototypes = classes, prototypes
+    config.id2label = {index: f"class {index}" for index in range(classes)}
+    config.label2id = {name: index for index, name in config.id2label.items()}
     flags = torch.ones(classes, dtype=torch.bool)
     state |= {"class_embeddings": class_embeddings, "thing_mask": flags, "seen_mask": flags.clone()}
     return config, state, report

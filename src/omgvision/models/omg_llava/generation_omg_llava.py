@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationMixin
 from transformers.generation.configuration_utils import GenerationConfig, GenerationMode
+from transformers.generation.utils import GenerationMixin
+from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_omg_llava import OmgLlavaConfig
 from .grounding_omg_llava import visual_prompts
@@ -34,14 +35,14 @@ def _both(first: StateObserver, second: StateObserver | None) -> StateObserver:
     return observe
 
 
-class OmgLlavaGenerationMixin(GenerationMixin):
+class OmgLlavaGenerationMixin(PreTrainedModel, GenerationMixin):
     """What `OmgLlavaForConditionalGeneration` adds to transformers' generation."""
 
     config: OmgLlavaConfig
     model: Any
     lm_head: Any
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         input_ids: Tensor,
         prompt_embeds: Tensor | None = None,
@@ -106,7 +107,7 @@ class OmgLlavaGenerationMixin(GenerationMixin):
         if pixel_values is not None:
             if images is not None:
                 raise ValueError("pixel_values, images: expected one of them, got both")
-            images = self.encode_images(pixel_values.to(self.device))
+            images = self.model.encode_images(pixel_values.to(self.device))
         input_ids = input_ids.to(self.device)
         merged = self.model.merge_inputs(
             input_ids,

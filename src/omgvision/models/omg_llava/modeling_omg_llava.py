@@ -75,12 +75,12 @@ class OmgLlavaModel(OmgLlavaPreTrainedModel):
         width = self.language_model.config.hidden_size
         self.projector = VisionToText(pixels, queries, width)
         self.text_to_vision = TextToVision(width, queries)
-        self.mask_decoder: nn.Module | None = None
+        self.mask_decoder = None
         if config.own_mask_decoder:
-            self.mask_decoder = copy.deepcopy(self.vision_tower.model.mask_decoder)
-            self.mask_decoder.requires_grad_(True)
+            decoder = copy.deepcopy(self.vision_tower.model.mask_decoder).requires_grad_(True)
             # The memories are the frozen ones, and so is what tells them apart.
-            self.mask_decoder.level_embed.requires_grad_(False)  # pyright: ignore[reportCallIssue]
+            decoder.level_embed.requires_grad_(False)
+            self.mask_decoder = decoder
         self.post_init()
 
     def train(self, mode: bool = True):
@@ -190,8 +190,7 @@ class OmgLlavaModel(OmgLlavaPreTrainedModel):
         encoded, grouping = images.encoded, group_by_picture(picture)
         if len(grouping.pictures) < len(encoded.mask_features):
             encoded = select_pictures(encoded, grouping.pictures)
-        weight = self.text_to_vision[0].weight
-        queries = self.text_to_vision(states.to(weight.dtype)).to(encoded.mask_features.dtype)
+        queries = self.text_to_vision(states.to(self.projector.separator.dtype)).to(encoded.mask_features.dtype)
         features, positions = grouping.table(queries).chunk(2, dim=-1)
         decoded = self.vision_tower.model.decode(
             features,

@@ -374,8 +374,8 @@ def _without_oldest_turn(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[
     return [*messages[:first], {**messages[second], "content": [*images, *follower]}, *messages[second + 1 :]]
 
 
-def _pieces(text: str, answers: Sequence[tuple[int, int]]) -> Iterator[tuple[str, bool]]:
-    """The text in parts; second, whether a part is an answer."""
+def _pieces(text: str, answers: Any) -> Iterator[tuple[str, bool]]:
+    """The text in parts; second, whether a part is an answer. ``answers``: their first and last character + 1."""
     last = 0
     for start, end in answers:
         yield text[last:start], False
