@@ -117,10 +117,94 @@ def nano(report: dict[str, Any]) -> str:
     return f"{table}\n\n{report['note']}"
 
 
+def finetuning(report: dict[str, Any]) -> str:
+    """Held-out numbers before and after fine-tuning, one row a way to do it."""
+    metrics = ("AP", "AP50", "PQ", "SQ", "RQ")
+    names = {"masks": "folder of masks", "coco": "COCO json", "lora": "folder of masks, adapters (`lora`)"}
+    rows = [["bundled weights, asked for the class", *[f"{100 * report['before'][name]:.1f}" for name in metrics]]]
+    rows[0] += ["", "", "", ""]
+    for part, title in names.items():
+        if part in report["parts"]:
+            run = report["parts"][part]
+            size = run.get("adapter_megabytes", run["weights_megabytes"])
+            numbers = [f"{100 * run['after'][name]:.1f}" for name in metrics]
+            trained = f"{run['trained_parameters'] / 1e6:.1f}M"
+            rows.append([title, *numbers, f"{run['steps']:,}", f"{run['minutes']:.0f}", trained, f"{size:.1f}"])
+    machine, held_out = report["machine"], report["held_out"]
+    header = ["in percent", *metrics, "steps", "minutes", "trained", "MB"]
+    return (
+        f"{_table(header, rows)}\n\n{held_out['pictures']} held-out pictures with {held_out['objects']:,} objects, at "
+        f"full size; MB is the file that one keeps (of adapters: `adapter/`). {machine['cpu']}, {machine['threads']} "
+        f"threads, torch {machine['torch']}; by `{report['command']}`."
+    )
+
+
+def video(report: dict[str, Any]) -> str:
+    """Memory and time over a long stream, speed by size and length, stages of a frame, of benchmarks/video.py."""
+    parts = []
+    if "stream" in report:
+        stream = report["stream"]
+        height, width = stream["size"]
+        rows = [
+            [f"{int(frame):,}", f"{resident / 2**20:.1f}", f"{stream['milliseconds'][frame]:.1f}"]
+            for frame, resident in stream["resident_bytes"].items()
+        ]
+        found = stream["identities"]
+        parts.append(f"**A stream of {stream['frames']:,} frames of {width}×{height}**")
+        parts.append(_table(["after frame", "resident MiB", "milliseconds a frame"], rows))
+        parts.append(
+            f"Memory at the end is {stream['memory: last over first']:.3f} times that after the first "
+            f"{stream['block']:,} frames, time a frame {stream['time: last over first']:.2f} times. Of the "
+            f"{found['objects_throughout']:.0f} objects that are always to be seen the id changed "
+            f"{found['switches_throughout']:.0f} times; of all {found['objects']:.0f}, which leave, return and pass "
+            f"behind one another, {found['switches']:.0f} times. Objects are followed in "
+            f"{100 * found['followed']:.0f} % of the frames in which they are seen."
+        )
+    if "speed" in report:
+        rows = [
+            [size.replace("x", "×"), length, f"{one['frames_per_second']:.1f}", f"{one['peak_bytes'] / 2**20:.0f}"]
+            for size, by_length in report["speed"].items()
+            for length, one in by_length.items()
+        ]
+        parts.append("**Speed by size and length**")
+        parts.append(_table(["frames of", "how many", "frames a second", "peak MiB above weights"], rows))
+    if "stages" in report:
+        stages = ("backbone", "pixel decoder", "mask decoder", "rest", "whole")
+        names = {"segment": "one picture by itself", "feed": "one frame of a video"}
+        rows = []
+        for size, by_path in report["stages"].items():
+            for path, median in by_path.items():
+                title = names.get(path, f"{path} frames, the model alone")
+                cells = [f"{1000 * median[stage]:.1f}" for stage in stages]
+                rows.append([f"{size.replace('x', '×')}: {title}", *cells])
+        parts.append("**Milliseconds a frame, stage by stage**")
+        parts.append(_table(["", *stages], rows))
+    machine = report["machine"]
+    parts.append(
+        f"Bundled weights, {machine['cpu']}, {machine['threads']} threads, float32, torch {machine['torch']}; "
+        f"rendered videos, panoptic, by `{report['command']}`."
+    )
+    return "\n\n".join(parts)
+
+
+def video_quality(report: dict[str, Any]) -> str:
+    """Held-out numbers on videos beside the same weights on every frame by itself."""
+    rows = []
+    for row in report["rows"]:
+        values = [row["tracked"], row["per_frame"]]
+        cells = [f"{value:.0f}" if row["is_count"] else f"{100 * value:.1f}" for value in values]
+        rows.append([row["metric"], f"{row['data']}: {row['videos']} videos, {row['frames']:,} frames", *cells])
+    table = _table(["in percent, or how many", "held-out data", "tracked", "frame by frame"], rows)
+    return f"{table}\n\n{report['note']}"
+
+
 SOURCES: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
     "segment": (ROOT / "benchmarks" / "results" / "segment.json", segment),
     "training": (ROOT / "benchmarks" / "results" / "training.json", training),
+    "video": (ROOT / "benchmarks" / "results" / "video.json", video),
+    "video-quality": (ROOT / "docs" / "results" / "video.json", video_quality),
     "nano": (ROOT / "docs" / "results" / "nano.json", nano),
+    "finetuning": (ROOT / "benchmarks" / "results" / "finetuning.json", finetuning),
 }
 
 

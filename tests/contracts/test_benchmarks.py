@@ -69,5 +69,29 @@ def test_the_training_benchmark_runs_and_its_table_is_made(tmp_path: Path) -> No
     assert "12 queries, 7 classes, 4 predictions" in make_tables.training(report)
 
 
+@pytest.mark.slow
+def test_the_video_benchmark_runs_and_its_table_is_made(tmp_path: Path) -> None:
+    output = tmp_path / "video.json"
+    command = [sys.executable, "-m", "benchmarks.video", "--quick", "--output", str(output)]
+    subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, cwd=ROOT)
+    report = json.loads(output.read_text(encoding="utf-8"))
+    assert list(report["stream"]["resident_bytes"]) == ["2", "4", "6"]
+    table = make_tables.video(report)
+    assert "A stream of 6 frames of 96×64" in table
+    assert "96×64: clip of 2 frames, the model alone" in table
+
+
+def test_numbers_on_videos_become_a_table() -> None:
+    row = {"data": "rendered", "videos": 24, "frames": 1768}
+    rows = [
+        {**row, "metric": "VPQ", "is_count": False, "tracked": 0.5, "per_frame": 0.25},
+        {**row, "metric": "identity switches", "is_count": True, "tracked": 3.0, "per_frame": 12.0},
+    ]
+    table = make_tables.video_quality({"rows": rows, "note": "Held out."})
+    assert "| VPQ | rendered: 24 videos, 1,768 frames | 50.0 | 25.0 |" in table
+    assert "| identity switches | rendered: 24 videos, 1,768 frames | 3 | 12 |" in table
+    assert table.endswith("Held out.")
+
+
 def test_pages_show_the_result_files() -> None:
     assert make_tables.main(["--check"]) == 0, "run: python benchmarks/make_tables.py"
