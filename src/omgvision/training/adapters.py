@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al., 2022, "LoRA") on the attention layers, through peft."""
+"""Low-rank adapters (Hu et al., 2022, "LoRA") on the layers of both decoders, through peft."""
 
 import copy
 from pathlib import Path
@@ -7,17 +7,17 @@ from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmenta
 from omgvision.training.export import written_whole
 
 ADAPTED = (
-    r"model\.mask_decoder\.layers\.\d+\.(cross_attn|self_attn)\.(q|k|v|out)_proj"
-    r"|model\.pixel_decoder\.layers\.\d+\.self_attn\.(value|output)_proj"
+    r"model\.mask_decoder\.layers\.\d+\.((cross_attn|self_attn)\.(q|k|v|out)_proj|fc1|fc2)"
+    r"|model\.pixel_decoder\.layers\.\d+\.(self_attn\.(value|output)_proj|fc1|fc2)"
 )
-"""Matrices that get an adapter: all of the mask decoder's attention, and what the pixel decoder's samples and mixes."""
+"""Matrices that get an adapter: of the mask decoder's layers, and of the pixel decoder's but for where they sample."""
 
-TRAINED = ["classifier", "iou_head"]
-"""Modules that are trained whole: what is new in a new vocabulary is in them."""
+TRAINED = ["classifier", "iou_head", "mask_embed", "mask_projection"]
+"""Small modules that are trained whole: a new vocabulary, and what makes masks of queries and pixels."""
 
 
 def add_adapters(model: OmgSegForUniversalSegmentation, *, rank: int, alpha: int) -> None:
-    """Puts adapters into the model and freezes everything but them and the classifier.
+    """Puts adapters into the model and freezes everything but them and `TRAINED`.
 
     Raises:
         ValueError: peft is not installed.

@@ -37,7 +37,12 @@ class Evaluation(Protocol):
 
 def evenly(dataset: SampleDataset, count: int) -> list[Sample]:
     """`count` samples spread evenly over a data set."""
-    return [dataset[index] for index in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()]
+    return [dataset[index] for index in spread(len(dataset), count)]
+
+
+def spread(length: int, count: int) -> list[int]:
+    """At most `count` numbers from 0 to `length` - 1, evenly spread."""
+    return np.linspace(0, length - 1, min(count, length)).astype(int).tolist()
 
 
 class Probe:

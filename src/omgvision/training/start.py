@@ -14,7 +14,7 @@ from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmenta
 from omgvision.models.omg_seg.processing_omg_seg import OmgSegProcessor
 from omgvision.models.omg_seg.vocabulary_omg_seg import build_clip_tokenizer
 
-QUERY_NOISE = 0.1
+QUERY_NOISE = 0.5
 """Of copied queries, in standard deviations of the learned ones: enough for the matching to tell them apart."""
 
 

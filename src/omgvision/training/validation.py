@@ -38,7 +38,10 @@ class Validation:
     def __call__(self, objective: nn.Module) -> dict[str, float]:
         """objective in evaluation mode → metric → fraction."""
         assert isinstance(objective, SegmentationObjective)
-        predictor = Predictor(objective.model, processor_of(objective))
+        return self.measure(Predictor(objective.model, processor_of(objective)))
+
+    def measure(self, predictor: Predictor) -> dict[str, float]:
+        """The same of a model whose own vocabulary is that of the samples."""
         numbers: dict[str, float] = {}
         if any(self.things):
             numbers |= self.average_precision(predictor)

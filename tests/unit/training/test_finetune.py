@@ -12,11 +12,14 @@ import omgvision as omg
 from omgvision.training.recipe import override
 from omgvision.training.recipes import finetune
 from omgvision.training.run import run
+from omgvision.training.validation import processor_of
 
 SMALL = {
     "steps": "1",
     "stages.0.size": "64,64",
     "stages.0.batch_size": "2",
+    "stages.1.size": "64,64",
+    "stages.1.batch_size": "2",
     "evaluate_every": "1",
     "validate": "1",
     "workers": "0",
@@ -56,15 +59,41 @@ def test_split_holds_back_every_so_many(length, holdout, back):
 
 def test_finetune_writes_weights_that_know_the_new_class(tiny_model_dir, cells, tmp_path):
     out = tmp_path / "run"
-    folder = run("finetune", settings(tiny_model_dir, cells, out))
+    folder = run("finetune", settings(tiny_model_dir, cells, out) | {"image_size": "96", "loss_points": "50"})
     assert folder == out / "weights"
     model = omg.load(folder)
+    assert model.processor.image_processor.size["longest_edge"] == 96
+    assert model.model.config.num_loss_points == 50
     assert model.classes == ["cell"]
     result = model.segment(cells / "images" / "0.png", task="instance", threshold=0.0)
     assert {segment.label for segment in result.segments} <= {"cell"}
     entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    numbers = next(entry["evaluation"] for entry in entries if "evaluation" in entry)
-    assert set(numbers) == {"AP", "AP50", "PQ", "SQ", "RQ"}
+    measured = {entry["step"]: entry["evaluation"] for entry in entries if "evaluation" in entry}
+    assert list(measured) == [0, 1]  # before and after
+    assert set(measured[0]) == {"AP", "AP50", "PQ", "SQ", "RQ"}
+
+
+def test_pictures_are_measured_and_trained_on_at_the_size_that_was_asked_for(tiny_model_dir, cells, tmp_path):
+    wanted = settings(tiny_model_dir, cells, tmp_path / "run")
+    kept = finetune.objective(override(finetune.finetune(), wanted))
+    own = omg.load(tiny_model_dir).processor.image_processor.size
+    assert processor_of(kept).image_processor.size == own
+    recipe = override(finetune.finetune(), wanted | {"image_size": "96", "stages.1.size": "48,64", "scale": "0.5,2"})
+    assert processor_of(finetune.objective(recipe)).image_processor.size["longest_edge"] == 96
+    # A canvas of 64 pixels holds two thirds of what will be 96 pixels long.
+    (part,) = finetune.source(recipe).sources
+    assert part.augmentation.scale == (0.75, 3.0)
+    (part,) = finetune.source(override(finetune.finetune(), wanted | {"scale": "0.5,2"})).sources
+    assert part.augmentation.scale == (0.5, 2.0)
+
+
+def test_more_segments_than_queries_are_mentioned(tiny_model_dir, cells, tmp_path, caplog):
+    data = finetune.parts(override(finetune.finetune(), settings(tiny_model_dir, cells, tmp_path)))
+    (cells / "images" / "0.png").write_bytes(b"torn")  # that is for the run to say
+    finetune.warn_of_crowds(data, queries=2)
+    assert not caplog.text
+    finetune.warn_of_crowds(data, queries=1)
+    assert "a picture holds 2 segments, and the weights have 1 queries" in caplog.text
 
 
 def test_lora_trains_little_and_merges_to_the_same_outputs(tiny_model_dir, cells, tmp_path):

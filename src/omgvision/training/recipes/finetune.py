@@ -1,6 +1,7 @@
 """Fine-tuning on data of one's own: all weights, or low-rank adapters beside them."""
 
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,18 @@ from omgvision.hub import load
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.processing_omg_seg import OmgSegProcessor
 from omgvision.training.adapters import add_adapters, save_adapters, without_adapters
-from omgvision.training.export import WEIGHTS, export_weights
+from omgvision.training.export import WEIGHTS, export_weights, processor_for
 from omgvision.training.objective import SegmentationObjective
-from omgvision.training.probe import evenly
+from omgvision.training.probe import evenly, spread
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
 from omgvision.training.start import with_queries
 from omgvision.training.validation import Validation, processor_of
 from omgvision.training.words import FixedWords
+
+logger = logging.getLogger(__name__)
+
+LOOKED_AT = 32
+"""Pictures in which segments are counted before the run."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,11 @@ class FinetuneRecipe(Recipe):
         validate: At most so many samples are measured during training, evenly spread.
         queries: Object queries, where there are more objects in a picture than the weights have queries; None keeps
             them.
+        loss_points: Points of a picture at which masks are compared, in matching and losses; None keeps the number of
+            the weights. An object of which no point is drawn teaches nothing: small ones need many.
+        image_size: As of `Recipe`, in measurement too; 0 keeps the size of the weights. The last stage shows objects at
+            this size: where its canvas is smaller, it sees a part of each picture.
+        scale: By how much the size of the training pictures varies around that (log-uniform).
     """
 
     start: str | None = None
@@ -55,11 +66,19 @@ class FinetuneRecipe(Recipe):
     holdout: int = 10
     validate: int = 32
     queries: int | None = None
+    loss_points: int | None = 4096
+    image_size: int = 0
+    scale: tuple[float, float] = (0.7, 1.6)
+
+    @property
+    def zoom(self) -> float:
+        """Factor of a training picture over the scale at which it just fits into its canvas, before it varies."""
+        return self.image_size / max(self.stages[-1].size) if self.image_size else 1.0
 
 
 @dataclass(frozen=True)
 class LoraRecipe(FinetuneRecipe):
-    """Fine-tuning of low-rank adapters on the attention layers, and of the classifier; all else stays as it is.
+    """Fine-tuning of low-rank adapters on both decoders, and of the small heads; all else stays as it is.
 
     Attributes:
         rank: Of the adapters (Hu et al., 2022, "LoRA").
@@ -77,7 +96,8 @@ def finetune() -> FinetuneRecipe:
         data=Path("data"),
         out=Path("runs/finetune"),
         steps=1000,
-        stages=(Stage(size=(256, 256), batch_size=4, share=1.0),),
+        # Most is learned on small canvases, where a step takes half the time.
+        stages=(Stage(size=(256, 256), batch_size=4, share=0.6), Stage(size=(384, 384), batch_size=4, share=0.4)),
         optimizer=OptimizerSettings(
             learning_rate=2e-4, weight_decay=0.05, backbone_factor=0.1, clip_norm=1.0, warmup_steps=50
         ),
@@ -178,7 +198,8 @@ def split(length: int, holdout: int) -> tuple[list[int], list[int]]:
 def source(recipe: FinetuneRecipe) -> Mixture:
     """The training part. Data without classes trains prompts alone."""
     data = parts(recipe)
-    augmentation = Augmentation(scale=(0.7, 2.0))
+    low, high = recipe.scale
+    augmentation = Augmentation(scale=(recipe.zoom * low, recipe.zoom * high))
     prompts = None if data.names else PromptSampling(points=8, boxes=4)
     if isinstance(data.train, ClipDataset):
         part: Source | ClipSource = ClipSource(data.train, augmentation=augmentation)
@@ -194,8 +215,14 @@ def objective(recipe: FinetuneRecipe) -> SegmentationObjective:
     """The started model with the words of the data; its text tower stays as it is, so that other words keep meaning."""
     data, predictor = parts(recipe), load(recipe.start, device="cpu", dtype="float32")
     model, processor = predictor.model, predictor.processor
+    if recipe.image_size:
+        # Validation and export take this processor too.
+        processor.image_processor.size = processor_for(recipe.image_size).image_processor.size
     if recipe.queries is not None:
         model = with_queries(model, recipe.queries)
+    if recipe.loss_points is not None:
+        model.config.num_loss_points = recipe.loss_points
+    warn_of_crowds(data, queries=model.config.num_queries)
     if model.text_model is not None:
         model.text_model.requires_grad_(False)
     if data.names:
@@ -203,8 +230,28 @@ def objective(recipe: FinetuneRecipe) -> SegmentationObjective:
     return SegmentationObjective(model, embed=FixedWords(model, processor=processor), settings=recipe.objective)
 
 
+def warn_of_crowds(data: Parts, *, queries: int) -> None:
+    """Says so where some of the data's pictures hold more segments than there are queries to find them."""
+    if isinstance(data.train, ClipDataset):
+        return
+    most = 0
+    for index in spread(len(data.train), LOOKED_AT):
+        try:
+            most = max(most, len(data.train[index].labels))
+        except (ValueError, OSError):
+            continue  # training replaces, counts and names it
+    if most > queries:
+        logger.warning(
+            "data: a picture holds %d segments, and the weights have %d queries to find them with; the recipe finetune "
+            "takes more (queries=%d)",
+            most,
+            queries,
+            most,
+        )
+
+
 def lora_objective(recipe: LoraRecipe) -> SegmentationObjective:
-    """As `objective`, with adapters; they and the classifier alone are trained.
+    """As `objective`, with adapters; they and the heads alone are trained.
 
     Raises:
         ValueError: More queries are wanted, which adapters cannot hold.
