@@ -9,18 +9,9 @@ from transformers import LlamaForCausalLM
 
 from omgvision import UserError
 from omgvision.conversion import convert_internlm2
-from omgvision.conversion.internlm2 import merge_lora, split_wqkv
+from omgvision.conversion.internlm2 import CHAT_7B, merge_lora, split_wqkv
 from tests.closeness import assert_close, assert_features
 from tests.golden_llava import golden_llava, load, read_json
-
-PUBLISHED = {
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 1e6,
-    "rope_scaling": {"type": "dynamic", "factor": 2.0},
-    "max_position_embeddings": 32768,
-}
 
 
 @cache
@@ -107,7 +98,7 @@ def test_adapters():
 def test_full_size_key_list():
     keys = read_json("state_keys")["internlm2-chat-7b (base LLM)"]
     state = {key: torch.empty(shape, device="meta") for key, (shape, _) in keys.items()}
-    config, converted = convert_internlm2(state, PUBLISHED)
+    config, converted = convert_internlm2(state, CHAT_7B)
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
     expected = model.state_dict()
@@ -126,4 +117,4 @@ def test_heads_that_do_not_fit_are_refused():
     with pytest.raises(UserError, match="num_attention_heads"):
         convert_internlm2(state, {})
     with pytest.raises(UserError, match="not an InternLM2 checkpoint"):
-        convert_internlm2({"model.embed_tokens.weight": torch.empty(2, 2)}, PUBLISHED)
+        convert_internlm2({"model.embed_tokens.weight": torch.empty(2, 2)}, CHAT_7B)

@@ -30,6 +30,16 @@ LINEAR_NAMES = {
 }
 """Linear layers of a block, InternLM2's and Llama's names."""
 
+CHAT_7B: Mapping[str, Any] = {
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e6,
+    "rope_scaling": {"type": "dynamic", "factor": 2.0},
+    "max_position_embeddings": 32768,
+}
+"""What the config.json of internlm2-chat-7b says that no shape tells."""
+
 _RULES = (
     rule("model.tok_embeddings.weight", "model.embed_tokens.weight"),
     rule("model.norm.weight", "model.norm.weight"),
@@ -128,4 +138,4 @@ def merge_lora(weight: Tensor, lora_a: Tensor, lora_b: Tensor, *, scale: float) 
     return (weight.float() + scale * (lora_b.float() @ lora_a.float())).to(weight.dtype)
 
 
-__all__ = ["convert_internlm2", "merge_lora", "read_internlm2", "split_wqkv"]
+__all__ = ["CHAT_7B", "convert_internlm2", "merge_lora", "read_internlm2", "split_wqkv"]

@@ -19,7 +19,7 @@ from transformers import LlamaConfig
 from ..errors import UserError
 from ..models.omg_llava.configuration_omg_llava import OmgLlavaConfig
 from ..models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
-from .internlm2 import LINEAR_NAMES, PACKED, UNPACKED, merge_lora, read_internlm2, split_wqkv
+from .internlm2 import CHAT_7B, LINEAR_NAMES, PACKED, UNPACKED, merge_lora, read_internlm2, split_wqkv
 from .omg_seg import HEAD_RULES, read_omg_seg
 from .reading import checked_fields, shape, unwrap
 from .renaming import rename, rule
@@ -132,9 +132,7 @@ def read_omg_llava(
 ) -> tuple[OmgLlavaConfig, dict[str, Tensor], ConversionReport]:
     """As :func:`convert_omg_llava` on unwrapped dicts, with the report. Shapes alone (meta tensors) are enough."""
     overrides = dict(config or {})
-    text_overrides = overrides.pop("text_config", None)
-    if text_overrides is None:
-        text_overrides = OmgLlavaConfig.sub_configs_defaults["text_config"].init_kwargs
+    text_overrides = overrides.pop("text_config", None) or CHAT_7B
     vision, vision_state, report = _vision(encoder, class_embeddings, overrides.pop("vision_config", None))
     base_rows, _ = shape(llm, "model.tok_embeddings.weight", kind="an InternLM2 checkpoint", ndim=2)
     trained = _sort(finetuned, llm)
