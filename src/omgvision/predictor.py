@@ -1,7 +1,4 @@
-"""What users hold: pictures in, results out. Thin: processor → model → post-processing.
-
-Letters: Q queries, K classes, P prototypes a class, D width of the CLIP space, N prompts, h×w the stride-4 grid.
-"""
+"""What users hold: pictures in, results out. Thin: processor → model → post-processing."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,25 +10,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .data.class_lists import ClassListName, load_class_list
 from .errors import UserError
 from .inputs import ImageList, ImageSource, NamedImage, load_images
 from .models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
 from .models.omg_seg.processing_omg_seg import OmgSegProcessor
-from .models.omg_seg.vocabulary_omg_seg import check_names, split_synonyms
 from .prompts import ObjectPrompt, video_prompts
-from .reading import DEFAULT_THRESHOLDS, TASKS, Reading, SegmentTask, Vocabulary
-from .results import Category, Result
+from .reading import DEFAULT_THRESHOLDS, TASKS, Reading, SegmentTask
+from .results import Result
 from .session import ImageSession, mask_sizes
 from .video_inputs import VideoInput, VideoSource, open_video
 from .video_session import VideoSession
+from .vocabulary import Vocabulary, read_vocabulary, stored_names
 from .whole_video import WholeVideo, check_first_masks
 
 VideoTask = Literal["panoptic", "instance", "semantic", "everything", "objects"]
 VideoMode = Literal["stream", "offline"]
 VIDEO_TASKS: tuple[VideoTask, ...] = get_args(VideoTask)
 VIDEO_MODES: tuple[VideoMode, ...] = get_args(VideoMode)
-CLASS_LISTS: tuple[ClassListName, ...] = get_args(ClassListName)
 
 
 class ResultStream:
@@ -93,8 +88,7 @@ class Predictor:
     @property
     def classes(self) -> list[str]:
         """Names of the vocabulary that is stored with the weights."""
-        labels = sorted((int(index), name) for index, name in (self.model.config.id2label or {}).items())
-        return [name for _, name in labels[: self.model.config.num_classes]]
+        return stored_names(self.model)
 
     # -------------------------------------------------------------------------------------------------------- segment
 
@@ -361,42 +355,8 @@ class Predictor:
     def vocabulary(
         self, classes: Sequence[str] | str | None = None, *, things: Sequence[str] | None = None
     ) -> Vocabulary:
-        """Class names → what the model compares with; see `segment` for the arguments.
-
-        Raises:
-            UserError: no names, empty or repeated names, an unknown list, `things` that are not among the names, or a
-                model without a text tower.
-        """
-        config = self.model.config
-        if classes is None:
-            if things is not None:
-                raise UserError("things belongs to classes: give both, or neither for the model's own vocabulary")
-            if not config.num_classes:
-                raise UserError(
-                    f"{self.name} has no vocabulary of its own: give classes, for example classes=['person', 'sky']"
-                    " or classes='coco' (on the command line --classes)"
-                )
-            flags = self.model.thing_mask.tolist()
-            categories = tuple(Category(name, thing) for name, thing in zip(self.classes, flags, strict=True))
-            return Vocabulary(categories, self.model.class_embeddings, self.model.thing_mask, self.model.seen_mask)
-        names = _checked_names(classes)
-        countable = _things_of(names, things)
-        if isinstance(classes, str) and things is None:
-            countable = load_class_list(_list_name(classes)).things
-        if self.model.text_model is None:
-            raise UserError(
-                f"{self.name} has no text tower and cannot read class names: convert it together with OpenCLIP weights"
-                " (omg convert), or leave classes out"
-            )
-        embeddings = self.processor.encode_vocabulary(names, model=self.model).to(self.device, self.model.dtype)
-        known = {synonym for name in self.classes for synonym in split_synonyms(name)}
-        seen = [any(synonym in known for synonym in split_synonyms(name)) for name in names]
-        return Vocabulary(
-            categories=tuple(Category(name, thing) for name, thing in zip(names, countable, strict=True)),
-            embeddings=embeddings,
-            thing_mask=torch.tensor(countable, dtype=torch.bool, device=self.device),
-            seen_mask=torch.tensor(seen, dtype=torch.bool, device=self.device),
-        )
+        """Class names → what the model compares with; see `segment` for the arguments and `read_vocabulary`."""
+        return read_vocabulary(self.model, self.processor, classes, things=things, model_name=self.name)
 
     # ---------------------------------------------------------------------------------------------------------- click
 
@@ -428,49 +388,3 @@ class Predictor:
         inputs = self.processor.image_processor(images=image, return_tensors="pt")
         pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
         return self.model.encode(pixels, pixel_mask=inputs["pixel_mask"].to(self.device))
-
-
-def _list_name(name: str) -> ClassListName:
-    for known in CLASS_LISTS:
-        if name == known:
-            return known
-    raise UserError(
-        f"classes={name!r}: expected a list of names, as in ['person', 'sky'], or one of the bundled lists"
-        f" {', '.join(CLASS_LISTS)}"
-    )
-
-
-def _checked_names(classes: Sequence[str] | str) -> list[str]:
-    if isinstance(classes, str):
-        return list(load_class_list(_list_name(classes)).names)
-    names = list(classes)
-    for position, name in enumerate(names, start=1):
-        if not isinstance(name, str):
-            raise UserError(f"class {position} is {name!r}: expected a name (text), got {type(name).__name__}")
-    try:
-        check_names(names)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    return [name.strip() for name in names]
-
-
-def _things_of(names: Sequence[str], things: Sequence[str] | None) -> tuple[bool, ...]:
-    """Which names are countable."""
-    if things is not None:
-        wanted = {",".join(split_synonyms(thing)) for thing in things}
-        flags = tuple(",".join(split_synonyms(name)) in wanted for name in names)
-        known = {",".join(split_synonyms(name)) for name in names}
-        for thing in things:
-            if ",".join(split_synonyms(thing)) not in known:
-                raise UserError(f"things names {thing!r}, which is not among the classes")
-        return flags
-    things_known: set[str] = set()
-    stuff_known: set[str] = set()
-    for listed in (load_class_list("coco"), load_class_list("camvid")):
-        for spelled, official, thing in zip(listed.names, listed.official_names, listed.things, strict=True):
-            (things_known if thing else stuff_known).update([*split_synonyms(spelled), *split_synonyms(official)])
-    # A synonym that some list counts is a thing: "fence" or "table" differ from list to list.
-    return tuple(
-        not any(synonym in stuff_known and synonym not in things_known for synonym in split_synonyms(name))
-        for name in names
-    )

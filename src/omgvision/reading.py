@@ -1,6 +1,6 @@
 """What is read off the queries of a picture or a frame: a task, its words, and the result that users hold.
 
-Letters: Q queries, K classes, P prototypes a class, D width of the CLIP space, N segments, h×w the stride-4 grid.
+Letters: Q queries, K classes, H×W the size of the picture.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from .models.omg_seg.clips_omg_seg import QueryPrediction
 from .models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
 from .models.omg_seg.postprocessing_omg_seg import (
     InstanceMasks,
@@ -20,24 +21,14 @@ from .models.omg_seg.postprocessing_omg_seg import (
     proposals,
     semantic,
 )
-from .models.omg_seg.tracking_omg_seg import QueryPrediction
 from .results import Category, Result, SegmentLabel
+from .vocabulary import Vocabulary
 
 SegmentTask = Literal["panoptic", "instance", "semantic", "everything"]
 TASKS: tuple[SegmentTask, ...] = get_args(SegmentTask)
 
 DEFAULT_THRESHOLDS: dict[SegmentTask, float] = {"panoptic": 0.0, "instance": 0.2, "semantic": 0.0, "everything": 0.25}
 """Scores from which segments are shown. For panoptic maps the overlap rule of the original does the selection."""
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Class names ready for the model: `embeddings` [K, P, D] of unit norm, `thing_mask` and `seen_mask` [K] bool."""
-
-    categories: tuple[Category, ...]
-    embeddings: Tensor
-    thing_mask: Tensor
-    seen_mask: Tensor
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
-from .models.omg_seg.postprocessing_omg_seg import MaskSizes, semantic
-from .models.omg_seg.tracking_omg_seg import (
+from .models.omg_seg.clips_omg_seg import (
     QueryPrediction,
     clip_instances,
     clip_panoptic,
@@ -23,6 +21,8 @@ from .models.omg_seg.tracking_omg_seg import (
     join_frames,
     split_frames,
 )
+from .models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
+from .models.omg_seg.postprocessing_omg_seg import MaskSizes, semantic
 from .prompts import ObjectPrompt
 from .reading import Reading, SegmentTask
 from .results import Result, SegmentLabel

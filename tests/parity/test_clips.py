@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from omgvision.models.omg_seg.postprocessing_omg_seg import MaskSizes
-from omgvision.models.omg_seg.tracking_omg_seg import (
+from omgvision.models.omg_seg.clips_omg_seg import (
     QueryPrediction,
     clip_instances,
     clip_panoptic,
@@ -25,6 +24,7 @@ from omgvision.models.omg_seg.tracking_omg_seg import (
     restarted_panoptic,
     split_frames,
 )
+from omgvision.models.omg_seg.postprocessing_omg_seg import MaskSizes
 from tests.closeness import assert_close, assert_features, assert_logits
 from tests.golden import load, read_json
 from tests.models import CLASSES, THINGS, golden_model
