@@ -11,7 +11,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -305,42 +305,51 @@ def steps(data: Path) -> dict[str, Step]:
     }
 
 
-def report(data: Path, weights: str, *, chosen: Sequence[str], limit: int | None) -> dict[str, Any]:
-    """The rows of the table, measured now."""
+def measure(weights: str, chosen: Mapping[str, Step], *, limit: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name of each chosen step, and its numbers by who made them."""
     predictor = load(weights)
     segmenters: dict[str, VideoSegmenter] = {
         "tracked": TrackingSegmenter(predictor),
         "per_frame": PerFrameSegmenter(predictor),
     }
-    rows, every = [], {}
-    for name in chosen:
-        step = steps(data)[name]
-        given = step.given.part(limit)
+    for name, step in chosen.items():
         found = {}
         for who, segmenter in segmenters.items():
-            found[who] = step.measure(segmenter, given)
-            logger.info("%s, %s: %s", name, who, {key: round(value, 4) for key, value in found[who].items()})
-        every[name] = {who: {key: _number(value) for key, value in one.items()} for who, one in found.items()}
-        for metric, key, is_count in step.rows:
-            rows.append(
-                {
-                    "metric": metric,
-                    "data": given.title,
-                    "is_count": is_count,
-                    "videos": int(found["tracked"]["videos"]),
-                    "frames": int(found["tracked"]["frames"]),
-                    **{who: _number(one[key]) for who, one in found.items()},
-                }
-            )
+            numbers = step.measure(segmenter, step.given.part(limit))
+            found[who] = {key: _number(value) for key, value in numbers.items()}
+            logger.info("%s, %s: %s", name, who, found[who])
+        yield name, found
+
+
+def report(numbers: Mapping[str, Mapping[str, Mapping[str, float]]], every: Mapping[str, Step]) -> dict[str, Any]:
+    """What the table is made from: a row for each number that is shown.
+
+    Args:
+        numbers: By step and by who made them.
+        every: The steps, in the order of the rows.
+    """
+    rows = [
+        {
+            "metric": metric,
+            "data": step.given.title,
+            "is_count": is_count,
+            "videos": int(numbers[name]["tracked"]["videos"]),
+            "frames": int(numbers[name]["tracked"]["frames"]),
+            **{who: found[key] for who, found in numbers[name].items()},
+        }
+        for name, step in every.items()
+        if name in numbers
+        for metric, key, is_count in step.rows
+    ]
     return {
         "rows": rows,
         "note": (
             "Val parts of the data sets, never trained on. Frame by frame: the same weights on every frame by itself, "
-            "segments of neighbouring frames joined where they overlap by half and have one class; for J&F, of all "
-            "proposals the one that overlaps the object of the frame before best. Both know the first frame's masks "
-            "there."
+            "segments of neighbouring frames joined where they have one class and an IoU of 0.3 (best on the train "
+            "parts); for J&F, of all proposals the one that overlaps the object of the frame before best. The masks of "
+            "the first frame are given for J&F."
         ),
-        "numbers": every,
+        "numbers": numbers,
         "machine": {"cpu": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__},
     }
 
@@ -354,17 +363,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--weights", default="omg-seg-nano", help="as omg.load takes them")
-    parser.add_argument("--only", action="append", help="one of the measures, by name; may be repeated")
+    parser.add_argument("--only", action="append", help="measure this step, keep the others of the file; repeatable")
     parser.add_argument("--limit", type=int, help="at most so many videos of each set")
-    parser.add_argument("--out", type=Path, required=True, help="result file")
+    parser.add_argument("--out", type=Path, required=True, help="result file, written after every step")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    chosen = options.only or list(steps(options.data))
-    made = report(options.data, options.weights, chosen=chosen, limit=options.limit)
+    every = steps(options.data)
+    unknown = sorted(set(options.only or ()) - set(every))
+    if unknown:
+        parser.error(f"--only: expected some of {', '.join(every)}; got {unknown[0]}")
+    numbers: dict[str, dict[str, Any]] = {}
+    if options.only and options.out.exists():
+        numbers = json.loads(options.out.read_text(encoding="utf-8"))["numbers"]
+    chosen = {name: step for name, step in every.items() if name in (options.only or every)}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     partial_file = options.out.with_suffix(".partial")
-    partial_file.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-    partial_file.replace(options.out)
+    for name, found in measure(options.weights, chosen, limit=options.limit):
+        numbers[name] = found
+        partial_file.write_text(json.dumps(report(numbers, every), indent=2) + "\n", encoding="utf-8")
+        partial_file.replace(options.out)
 
 
 if __name__ == "__main__":

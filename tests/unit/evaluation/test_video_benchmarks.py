@@ -141,24 +141,38 @@ def test_a_track_has_the_class_that_its_scores_favour_and_their_mean() -> None:
     assert [mask is None for mask in tracks[1].masks] == [True, False, True]
 
 
-def test_the_report_has_a_row_for_each_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_report_has_a_row_for_each_number_and_steps_can_be_made_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     rows = [("VPQ", "VPQ", False), ("identity switches", "switches", True)]
-    step = video_benchmarks.Step(GIVEN, panoptic, rows)
-    monkeypatch.setattr(video_benchmarks, "steps", lambda data: {"rendered": step})
+    every = {
+        "rendered": video_benchmarks.Step(GIVEN, panoptic, rows),
+        "objects": video_benchmarks.Step(GIVEN, objects, [("J", "J", False)]),
+    }
+    monkeypatch.setattr(video_benchmarks, "steps", lambda data: every)
     monkeypatch.setattr(video_benchmarks, "load", lambda weights: None)
     monkeypatch.setattr(video_benchmarks, "TrackingSegmenter", lambda predictor: Oracle())
-    monkeypatch.setattr(video_benchmarks, "PerFrameSegmenter", lambda predictor: Oracle(forget=True))
+    monkeypatch.setattr(video_benchmarks, "PerFrameSegmenter", lambda predictor: Oracle(forget=True, hide=True))
     out = tmp_path / "results" / "video.json"
-    video_benchmarks.main(["--data", str(tmp_path), "--out", str(out)])
-    made = json.loads(out.read_text(encoding="utf-8"))
-    assert [row["metric"] for row in made["rows"]] == ["VPQ", "identity switches"]
-    first, second = made["rows"]
+
+    def run(*arguments: str) -> dict[str, Any]:
+        video_benchmarks.main(["--data", str(tmp_path), "--out", str(out), *arguments])
+        return json.loads(out.read_text(encoding="utf-8"))
+
+    assert [row["metric"] for row in run("--only", "objects")["rows"]] == ["J"]
+    made = run("--only", "rendered")
+    assert [row["metric"] for row in made["rows"]] == ["VPQ", "identity switches", "J"]
+    first, second, third = made["rows"]
     assert first["tracked"] == pytest.approx(1)
     assert first["per_frame"] < 1
     assert (first["videos"], first["frames"]) == (1, LENGTH)
     assert second["tracked"] == 0
     assert second["per_frame"] > 0
+    assert third["tracked"] > third["per_frame"]
+    assert run()["rows"] == made["rows"]
     assert [path.name for path in out.parent.iterdir()] == ["video.json"]
+    with pytest.raises(SystemExit):
+        run("--only", "nothing")
 
 
 def test_sets_are_limited_evenly() -> None:
