@@ -51,7 +51,7 @@ def step(case: str) -> Step:
     model.lm_head.base_layer.requires_grad_(True)
     if model.model.mask_decoder is not None:
         model.model.mask_decoder.requires_grad_(True)
-        model.model.mask_decoder.level_embed.requires_grad_(False)
+    model.train()
     batch, prompts = load("merged_inputs"), golden_prompts()
     masks = batch["masks"]
     output = model(

@@ -68,7 +68,6 @@ class OmgLlavaModel(OmgLlavaPreTrainedModel):
         super().__init__(config)
         # With its classes: how sure the segmenter is of an object decides what the language model hears of it.
         self.vision_tower = AutoModelForUniversalSegmentation.from_config(config.vision_config)
-        self.vision_tower.requires_grad_(False)
         self.language_model = AutoModel.from_config(config.text_config)
         queries = 2 * self.vision_tower.config.hidden_size
         pixels = self.vision_tower.model.backbone.channels[-1] * config.pixel_shuffle**2
@@ -77,16 +76,22 @@ class OmgLlavaModel(OmgLlavaPreTrainedModel):
         self.text_to_vision = TextToVision(width, queries)
         self.mask_decoder = None
         if config.own_mask_decoder:
-            decoder = copy.deepcopy(self.vision_tower.model.mask_decoder).requires_grad_(True)
-            # The memories are the frozen ones, and so is what tells them apart.
-            decoder.level_embed.requires_grad_(False)
-            self.mask_decoder = decoder
+            self.mask_decoder = copy.deepcopy(self.vision_tower.model.mask_decoder)
+        self._freeze()
         self.post_init()
 
+    def _freeze(self) -> None:
+        self.vision_tower.requires_grad_(False)
+        if self.mask_decoder is not None:
+            # The memories are the frozen ones, and so is what tells them apart.
+            self.mask_decoder.level_embed.requires_grad_(False)
+
     def train(self, mode: bool = True):
-        """The frozen segmenter stays in evaluation mode."""
+        """The segmenter stays frozen and in evaluation mode."""
         super().train(mode)
         self.vision_tower.eval()
+        # from_pretrained makes parameters anew, which learn; it ends with a call of this.
+        self._freeze()
         return self
 
     # --- seeing ----------------------------------------------------------------------------------------------------
