@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from . import click, convert, data, evaluate, models, score, segment, train
+from . import click, convert, data, evaluate, models, score, segment, track, train
 
 # Depending on its version, typer brings its own copy of click or uses the installed one. This is the base of either's
 # errors about arguments.
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.command("segment")(segment.segment)
 app.command("click")(click.click)
+app.command("track")(track.track)
 app.command("convert")(convert.convert)
 app.command("models")(models.models)
 app.command("train")(train.train)

@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 VideoFormat = Literal["mp4", "png", "youtube-vis", "vipseg", "vspw", "davis", "mots"]
 VIDEO_FORMATS: tuple[VideoFormat, ...] = get_args(VideoFormat)
-MAX_DAVIS_ID = 254
+DAVIS_VOID = 255
+MAX_DAVIS_ID = DAVIS_VOID - 1
 
 
 class VideoWriter(Protocol):
