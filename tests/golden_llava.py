@@ -144,13 +144,10 @@ def text_config(**overrides: Any) -> LlamaConfig:
 def random_llava(text: Any = None, **overrides: Any) -> OmgLlavaForConditionalGeneration:
     """A new very small model of 128-pixel pictures, the same at every call, in evaluation mode."""
     vision = random_config(num_classes=5, num_prototypes=2, freeze_backbone=True)
+    fields: dict[str, Any] = {"image_size": 128, "num_loss_points": 32, **token_ids(tokenizer()), **overrides}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = OmgLlavaConfig(
-            vision_config=vision,
-            text_config=text or text_config(),
-            **({"image_size": 128, "num_loss_points": 32} | token_ids(tokenizer()) | overrides),
-        )
+        config = OmgLlavaConfig(vision_config=vision, text_config=text or text_config(), **fields)
         model = OmgLlavaForConditionalGeneration(config)
         with torch.no_grad():
             for parameter in model.parameters():

@@ -25,7 +25,7 @@ from omgvision.models.omg_llava.square_omg_llava import Square
 from tests.golden_llava import processor, random_llava, text_config, tokenizer
 
 SIDE = 128
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": len(tokenizer()),
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -36,7 +36,7 @@ SIZES = {
     "eos_token_id": 2,
     "pad_token_id": 2,
 }
-INTERNLM2 = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e6}
+INTERNLM2: dict[str, Any] = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e6}
 LANGUAGE_MODELS: dict[str, PreTrainedConfig] = {
     "llama": text_config(),
     "qwen2, tied": Qwen2Config(**SIZES, tie_word_embeddings=True),
@@ -80,10 +80,9 @@ def point(x: float, y: float) -> dict[str, Any]:
     return {"type": "point", "point": (x, y)}
 
 
-def inputs(*conversations: list[dict], **options: Any) -> Any:
-    return processor(SIDE).apply_chat_template(
-        list(conversations), tokenize=True, return_dict=True, **({"add_generation_prompt": True} | options)
-    )
+def inputs(*conversations: list[dict], **given: Any) -> Any:
+    options: dict[str, Any] = {"add_generation_prompt": True, **given}
+    return processor(SIDE).apply_chat_template(list(conversations), tokenize=True, return_dict=True, **options)
 
 
 def say(model: OmgLlavaForConditionalGeneration, given: Any, text: str, **options: Any) -> Any:
@@ -236,7 +235,7 @@ def test_pictures_are_seen_once_and_caches_continue(monkeypatch):
     images = model().encode_images(given.pop("pixel_values"))
     seen: list[Tensor] = []
     monkeypatch.setattr(model().model.vision_tower, "encode", lambda pixels: seen.append(pixels))
-    cache = DynamicCache(config=model().config.text_config)
+    cache = DynamicCache(config=model().model.language_model.config)
     options = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
     first = model().generate(**given, images=images, past_key_values=cache, **options)
     follow = tokenizer()("<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n", add_special_tokens=False)["input_ids"]
@@ -346,7 +345,8 @@ def test_original_pixels_survive_the_square():
 def test_saved_and_loaded(tmp_path):
     model().save_pretrained(tmp_path)
     processor(SIDE).save_pretrained(tmp_path)
-    loaded, report = OmgLlavaForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    both: Any = OmgLlavaForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    loaded, report = both
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert not any(each.requires_grad for each in loaded.model.vision_tower.parameters())
     assert type(AutoModelForImageTextToText.from_pretrained(tmp_path)) is OmgLlavaForConditionalGeneration
@@ -364,7 +364,7 @@ def test_saved_and_loaded(tmp_path):
 def test_pipeline(tmp_path):
     model().save_pretrained(tmp_path)
     processor(SIDE).save_pretrained(tmp_path)
-    chat = pipeline("image-text-to-text", model=str(tmp_path), processor=AutoProcessor.from_pretrained(tmp_path))
+    chat: Any = pipeline("image-text-to-text", model=str(tmp_path), processor=AutoProcessor.from_pretrained(tmp_path))
     messages = conversation(pictures()[0], "What is this?")
     [result] = chat(text=messages, max_new_tokens=4, return_full_text=False)
     given = inputs(messages)

@@ -1,6 +1,7 @@
 """InternLM2 in Llama's layout computes what InternLM2 does, with and without adapters."""
 
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def test_forward():
     real = recorded["attention_mask"]
     attended: list[Tensor] = []
     hooks = [
-        layer.self_attn.register_forward_hook(lambda *call: attended.append(call[2][0]))
+        layer.get_submodule("self_attn").register_forward_hook(lambda *call: attended.append(call[2][0]))
         for layer in llama().model.layers
     ]
     with torch.no_grad():
@@ -49,7 +50,8 @@ def test_forward():
 
 
 def test_queries_keys_and_rotation():
-    recorded, model = load("internlm2_parity"), llama().model
+    recorded = load("internlm2_parity")
+    model: Any = llama().model
     attention = model.layers[0].self_attn
     with torch.no_grad():
         hidden = model.layers[0].input_layernorm(model.embed_tokens(recorded["input_ids"]))

@@ -246,7 +246,7 @@ def test_mask_losses_of_every_layer(case):
         at = recorded[f"point_coords.layer{layer}"]
         assert_features(sample_points(logits, at), recorded["sampled_pred"][layer])
         assert_features(sample_points(truth.float(), at), recorded["sampled_gt"][layer])
-        mask, dice = mask_losses([logits], truth, lambda _, masks, at=at: at)
+        mask, dice = mask_losses([logits], truth, lambda layer, logits, at=at: at)
         assert_close(5 * mask, recorded[f"loss_mask.layer{layer}"][0], atol=1e-4)
         assert_close(5 * dice, recorded[f"loss_dice.layer{layer}"][0], atol=1e-4)
     layers = [recorded[f"mask_logits.layer{layer}"][:, 0] for layer in range(5)]

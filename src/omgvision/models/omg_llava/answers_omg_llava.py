@@ -57,9 +57,13 @@ def parse_answer(answer: str) -> ParsedAnswer:
                 waiting = None
             segments += 1
         elif not re.fullmatch(r"<\|im_end\|>|<s>|</s>", piece):
-            # Tags stand between spaces of their own: one is enough.
+            # Tags stand between spaces of their own: of two one is enough, and before a comma none.
             piece = re.sub(r" +", " ", piece)
-            text += piece.lstrip(" ") if not text or text[-1].isspace() or re.match(r" [.,;:!?]", piece) else piece
+            if re.match(r" ?[.,;:!?]", piece):
+                text, piece = text.rstrip(" "), piece.lstrip(" ")
+            elif not text or text[-1].isspace():
+                piece = piece.lstrip(" ")
+            text += piece
     if waiting is not None:
         phrases.append(waiting)
     return ParsedAnswer(text.rstrip(), phrases)

@@ -50,7 +50,9 @@ class OmgLlavaGenerationMixin(PreTrainedModel, GenerationMixin):
         **kwargs,
     ) -> dict[str, Any]:
         """The tokens of a step; where they are part of the prompt, ``prompt_embeds`` [B, M, E] says what they are."""
-        inputs = super().prepare_inputs_for_generation(input_ids, past_key_values=past_key_values, **kwargs)
+        inputs = super().prepare_inputs_for_generation(  # pyright: ignore[reportAttributeAccessIssue]
+            input_ids, past_key_values=past_key_values, **kwargs
+        )
         if prompt_embeds is not None:
             start = 0 if past_key_values is None else past_key_values.get_seq_length()
             known = prompt_embeds[:, start : start + inputs["input_ids"].shape[1]]
@@ -122,7 +124,7 @@ class OmgLlavaGenerationMixin(PreTrainedModel, GenerationMixin):
             kwargs["return_dict_in_generate"] = True
             if stepwise:
                 state_observer = _both(states.append, state_observer)
-        result = super().generate(
+        result = super().generate(  # pyright: ignore[reportAttributeAccessIssue]
             self._known_tokens(merged.token_ids),
             generation_config,
             prompt_embeds=merged.inputs_embeds,
