@@ -29,8 +29,10 @@ from .models.omg_seg.image_processing_omg_seg import OmgSegImageProcessor
 from .models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation, OmgSegModel
 from .models.omg_seg.processing_omg_seg import OmgSegProcessor
 from .predictor import Predictor, ResultStream
+from .prompts import ObjectPrompt
 from .results import Result, Segment
 from .session import ImageSession
+from .video_session import VideoSession
 
 __version__ = "0.1.0"
 
@@ -40,6 +42,7 @@ __all__ = [
     "EfficientNetLiteBackbone",
     "EfficientNetLiteConfig",
     "ImageSession",
+    "ObjectPrompt",
     "OmgLlavaConfig",
     "OmgLlavaForConditionalGeneration",
     "OmgLlavaModel",
@@ -54,6 +57,7 @@ __all__ = [
     "ResultStream",
     "Segment",
     "UserError",
+    "VideoSession",
     "load",
     "load_image",
     "load_images",

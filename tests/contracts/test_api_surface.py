@@ -4,7 +4,15 @@ import inspect
 from importlib.resources import files
 
 import omgvision
-from omgvision import ImageSession, OmgSegForUniversalSegmentation, OmgSegImageProcessor, OmgSegModel, Predictor, Result
+from omgvision import (
+    ImageSession,
+    OmgSegForUniversalSegmentation,
+    OmgSegImageProcessor,
+    OmgSegModel,
+    Predictor,
+    Result,
+    VideoSession,
+)
 
 
 def parameters(function) -> list[str]:
@@ -18,6 +26,7 @@ def test_public_names():
         "EfficientNetLiteBackbone",
         "EfficientNetLiteConfig",
         "ImageSession",
+        "ObjectPrompt",
         "OmgLlavaConfig",
         "OmgLlavaForConditionalGeneration",
         "OmgLlavaModel",
@@ -32,6 +41,7 @@ def test_public_names():
         "ResultStream",
         "Segment",
         "UserError",
+        "VideoSession",
         "load",
         "load_image",
         "load_images",
@@ -48,6 +58,15 @@ def test_load_and_predictor():
     assert parameters(ImageSession.click) == ["points", "labels", "boxes", "masks"]
     assert parameters(ImageSession.refine) == ["points", "labels", "segment_id"]
     assert {"undo", "reset", "result"} <= set(vars(ImageSession))
+
+
+def test_videos():
+    asked = ["task", "classes", "things", "clip_fusion", "threshold"]
+    pointed = ["points", "labels", "boxes", "masks", "prompts"]
+    assert parameters(Predictor.track) == ["source", *asked, *pointed, "mode"]
+    assert parameters(Predictor.open_video) == [*asked, "name"]
+    assert parameters(VideoSession.feed) == ["frame", "objects"]
+    assert parameters(VideoSession.prompt) == ["objects"]
 
 
 def test_result():
@@ -83,7 +102,7 @@ def test_post_processing_names_of_the_ecosystem():
 
 
 def test_everything_after_the_first_argument_is_by_keyword():
-    for function in (omgvision.load, Predictor.segment, Result.save):
+    for function in (omgvision.load, Predictor.segment, Predictor.track, VideoSession.feed, Result.save):
         positional = [
             name
             for name, parameter in inspect.signature(function).parameters.items()

@@ -1,0 +1,176 @@
+"""The memory of tracks, on queries made by hand: squares with directions for features."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from omgvision.models.omg_seg import tracking_omg_seg as tracking
+from omgvision.models.omg_seg.clips_omg_seg import QueryPrediction
+from omgvision.models.omg_seg.tracking_omg_seg import Track, TrackMemory
+
+GRID, WIDTH, CLASSES = 16, 8, 3
+
+
+def square(row: int, column: int, *, side: int = 4) -> Tensor:
+    """Mask logits [h, w], positive in a square."""
+    logits = torch.full((GRID, GRID), -5.0)
+    logits[row : row + side, column : column + side] = 5.0
+    return logits
+
+
+def frame(*queries: tuple[Tensor, int, int], certainty: float = 6.0) -> QueryPrediction:
+    """Queries given as mask, direction of the feature, class."""
+    classes = torch.zeros(len(queries), CLASSES + 1)
+    features = torch.zeros(len(queries), WIDTH)
+    for index, (_, direction, label) in enumerate(queries):
+        classes[index, label] = certainty
+        features[index, direction] = 2.0
+    return QueryPrediction(
+        class_logits=classes,
+        iou_logits=torch.zeros(len(queries)),
+        mask_logits=torch.stack([mask for mask, _, _ in queries]),
+        query_features=features,
+    )
+
+
+def step(memory: TrackMemory, prediction: QueryPrediction, seen: Sequence[int] | None = None) -> list[Track]:
+    """One frame in which the queries `seen` (None: all) are visible."""
+    rows = list(range(len(prediction.class_logits))) if seen is None else list(seen)
+    tracks = memory.remember(memory.follow(prediction, visible=rows), seen=rows)
+    return [tracks[row] for row in rows]
+
+
+LEFT, RIGHT = (square(2, 2), 0, 0), (square(2, 10), 1, 1)
+NOTHING = (torch.full((GRID, GRID), -5.0), 7, CLASSES)
+
+
+def test_tracks_do_not_depend_on_the_order_of_the_queries():
+    memory = TrackMemory()
+    left, right = step(memory, frame(LEFT, RIGHT))
+    assert left is not right
+    assert step(memory, frame(RIGHT, LEFT)) == [right, left]
+    assert len(memory.tracks) == 2 and left.times_seen == 2
+
+
+def test_the_mask_decides_between_queries_of_one_direction():
+    memory = TrackMemory()
+    left, right = step(memory, frame((square(2, 2), 0, 0), (square(2, 10), 0, 0)))
+    assert step(memory, frame((square(3, 9), 0, 0), (square(3, 3), 0, 0))) == [right, left]
+
+
+def test_the_feature_decides_where_masks_overlap():
+    memory = TrackMemory()
+    first, second = step(memory, frame((square(4, 4), 0, 0), (square(4, 6), 1, 0)))
+    assert step(memory, frame((square(4, 5), 1, 0), (square(4, 5), 0, 0))) == [second, first]
+
+
+def test_another_object_in_another_place_is_new():
+    memory = TrackMemory()
+    (left,) = step(memory, frame(LEFT))
+    (other,) = step(memory, frame(RIGHT))
+    assert other is not left and len(memory.tracks) == 2
+
+
+def test_a_hidden_object_keeps_its_track_for_a_while():
+    memory = TrackMemory()
+    left, _ = step(memory, frame(LEFT, RIGHT))
+    for _ in range(tracking.ACTIVE_FRAMES - 1):
+        step(memory, frame(RIGHT))
+    assert step(memory, frame(LEFT, RIGHT))[0] is left
+
+
+@pytest.mark.parametrize(("direction", "label", "returns"), [(0, 0, True), (2, 0, False), (0, 2, False)])
+def test_a_lost_object_that_returns_elsewhere(direction, label, returns):
+    """Its features and classes must both be alike."""
+    memory = TrackMemory()
+    left, _ = step(memory, frame(LEFT, RIGHT))
+    for _ in range(3 * tracking.ACTIVE_FRAMES):
+        step(memory, frame(RIGHT))
+    found, _ = step(memory, frame((square(11, 2), direction, label), RIGHT))
+    assert (found is left) == returns
+    assert found.times_seen == (2 if returns else 1)
+
+
+def test_weak_queries_continue_tracks_but_do_not_begin_any():
+    memory = TrackMemory()
+    step(memory, frame(LEFT), [0])
+    voted = memory.follow(frame(LEFT, RIGHT, certainty=0.5), visible=[])
+    assert torch.allclose(voted.class_logits[0, 0], torch.tensor(3.25)), "the past has a vote"
+    assert torch.equal(voted.class_logits[1], frame(LEFT, RIGHT, certainty=0.5).class_logits[1])
+    memory.remember(voted, seen=[0])
+    assert len(memory.tracks) == 1 and memory.tracks[0].times_seen == 2
+
+
+def test_visible_queries_come_first():
+    """A hidden duplicate that is nearer does not take the track from the query that is seen."""
+    memory = TrackMemory()
+    (left,) = step(memory, frame(LEFT))
+    twins = frame((square(2, 3), 0, 0), LEFT)
+    tracks = memory.remember(memory.follow(twins, visible=[0]), seen=[0])
+    assert tracks[0] is left
+
+
+def test_classes_are_voted_on():
+    memory = TrackMemory()
+    step(memory, frame(LEFT))
+    step(memory, frame(LEFT))
+    mistaken = frame((LEFT[0], LEFT[1], 1), certainty=2.0)
+    voted = memory.follow(mistaken, visible=[0])
+    expected = torch.tensor([[4.0, 2 / 3, 0.0, 0.0]])
+    torch.testing.assert_close(voted.class_logits, expected)
+    assert torch.equal(mistaken.class_logits, torch.tensor([[0.0, 2.0, 0.0, 0.0]])), "the argument is left alone"
+    memory.remember(voted, seen=[0])
+    torch.testing.assert_close(memory.tracks[0].class_logits, expected[0])
+
+
+def test_old_votes_fade():
+    memory = TrackMemory()
+    for _ in range(5):
+        step(memory, frame(LEFT))
+    for _ in range(6 * tracking.VOTES):
+        voted = memory.follow(frame((LEFT[0], LEFT[1], 1)), visible=[0])
+        memory.remember(voted, seen=[0])
+    assert memory.tracks[0].class_logits.argmax() == 1
+    assert memory.tracks[0].class_logits[0] < 0.1
+
+
+def test_a_frame_that_repeats_changes_nothing():
+    memory = TrackMemory()
+    prediction = frame(LEFT, RIGHT, NOTHING)
+    tracks = step(memory, prediction, [0, 1])
+    for _ in range(3):
+        voted = memory.follow(prediction, visible=[0, 1])
+        torch.testing.assert_close(voted.class_logits, prediction.class_logits, atol=1e-6, rtol=0)
+        assert list(memory.remember(voted, seen=[0, 1]).values()) == tracks
+
+
+def test_the_number_of_tracks_is_bounded(monkeypatch):
+    """The one that was not seen for the longest time dies."""
+    monkeypatch.setattr(tracking, "TRACK_LIMIT", 4)
+    memory = TrackMemory()
+    (oldest,) = step(memory, frame(LEFT))
+    for column in range(1, 8):
+        step(memory, frame((square(10, 2 * column - 2, side=2), column, 2)))
+    assert len(memory.tracks) == 4
+    assert not any(track is oldest for track in memory.tracks)
+
+
+def test_nothing_to_see():
+    memory = TrackMemory()
+    assert step(memory, frame(NOTHING), []) == []
+    assert memory.tracks == []
+
+
+def test_without_classes_features_and_masks_decide():
+    memory = TrackMemory()
+    both = frame(LEFT, RIGHT)
+    bare = QueryPrediction(
+        class_logits=torch.zeros(2, 1),
+        iou_logits=both.iou_logits,
+        mask_logits=both.mask_logits,
+        query_features=both.query_features,
+    )
+    tracks = step(memory, bare)
+    assert step(memory, bare) == tracks
