@@ -12,18 +12,28 @@ from . import options
 def convert(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="SOURCE… OUTPUT", help="Checkpoint files, then the folder to make."),
+        typer.Argument(
+            metavar="SOURCE… OUTPUT",
+            help="Checkpoint files (and the folder of a language model), then the folder to make.",
+        ),
     ],
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="JSON with fields of our configuration that no weight's shape tells."),
     ] = None,
+    merge_lora: Annotated[
+        bool, typer.Option("--merge-lora", help="Add the adapters of OMG-LLaVA to the weights that they adapt.")
+    ] = False,
 ) -> None:
-    """Convert original OMG-Seg and OpenCLIP weights.
+    """Convert original OMG-Seg, OMG-LLaVA and OpenCLIP weights.
 
     [bold]omg convert omg_seg_convl.pth open_clip_pytorch_model.bin folder/[/bold]
 
     The published OMG-Seg file holds no backbone: give the OpenCLIP file it was trained with as well.
+
+    [bold]omg convert finetuned_gcg.pth omg_seg_convl.pth open_clip_pytorch_model.bin classes.pth llm/ folder/[/bold]
+
+    OMG-LLaVA needs all its parts: the trained file, the segmenter, its class embeddings, and the language model.
     """
     if len(paths) < 2:
         raise options.complain("expected at least one checkpoint and the output folder: omg convert SOURCE… OUTPUT")
@@ -33,10 +43,16 @@ def convert(
     from huggingface_hub.errors import StrictDataclassError
 
     from omgvision.conversion.folder import REPORT_NAME, convert_checkpoint
+    from omgvision.conversion.omg_llava_folder import convert_llava, is_llava
 
     options.quiet_libraries()
+    if merge_lora and not is_llava(sources):
+        raise options.complain("--merge-lora: expected the files of OMG-LLaVA with the folder of its language model")
     try:
-        report = convert_checkpoint(sources, output, config=overrides)
+        if is_llava(sources):
+            report = convert_llava(sources, output, config=overrides, merge_lora=merge_lora)
+        else:
+            report = convert_checkpoint(sources, output, config=overrides)
     except (TypeError, StrictDataclassError) as error:
         if overrides is None:
             raise

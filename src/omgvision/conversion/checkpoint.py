@@ -23,6 +23,9 @@ from .reading import unwrap
 
 logger = logging.getLogger(__name__)
 
+BARE_TENSOR = "tensor"
+"""Name of a tensor that is all that a file holds, such as the original's class embeddings."""
+
 _ZIP, _PICKLE = b"PK", b"\x80"
 _INERT_PREFIXES = ("mmengine.", "numpy.dtypes.")
 _INERT_NAMES = {"numpy.ndarray", "numpy.dtype"} | {
@@ -60,9 +63,14 @@ def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """As :func:`load_checkpoint`; second, the names of all else in the file with the reason why it is left out."""
+    """As :func:`load_checkpoint`; second, the names of all else in the file with the reason why it is left out.
+
+    A file of one tensor alone is a dict with that under :data:`BARE_TENSOR`.
+    """
     path = Path(path)
     content = _read(path)
+    if isinstance(content, Tensor):
+        return {BARE_TENSOR: content}, {}
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: expected a checkpoint that holds a dict of tensors, got a {type(content).__name__}")
     tensors = unwrap(content)

@@ -54,8 +54,7 @@ def convert_checkpoint(
             or cannot be written.
     """
     output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output}: expected a new or empty folder to write to, got one with content; choose another")
+    check_is_new(output)
     report = ConversionReport()
     omg_seg: dict[str, Tensor] = {}
     companion: dict[str, Tensor] = {}
@@ -68,7 +67,7 @@ def convert_checkpoint(
         target |= state
     if not omg_seg and not companion:
         raise UserError("expected at least one checkpoint file to convert, got none")
-    with _folder(output) as folder:
+    with new_folder(output) as folder:
         if omg_seg:
             report = report.merge(_write_omg_seg(omg_seg, companion, folder, config))
         else:
@@ -96,7 +95,7 @@ def _write_omg_seg(
     omg_config, converted, report = read_omg_seg(state, config, companion)
     with torch.device("meta"):
         model = OmgSegForUniversalSegmentation(omg_config)
-    _save(model, converted, folder)
+    save_model(model, converted, folder)
     OmgSegProcessor(OmgSegImageProcessor(), build_clip_tokenizer()).save_pretrained(folder)
     return report
 
@@ -113,7 +112,7 @@ def _write_towers(state: Mapping[str, Tensor], folder: Path, config: Mapping[str
         tower, report = read_image_tower(state, backbone_overrides)
         with torch.device("meta"):
             backbone = ClipConvNextBackbone(tower.config)
-        _save(backbone, tower.state, folder)
+        save_model(backbone, tower.state, folder)
         if tower.clip_head:
             save_file(
                 {key: each.contiguous() for key, each in tower.clip_head.items()}, folder / "clip_head.safetensors"
@@ -124,12 +123,12 @@ def _write_towers(state: Mapping[str, Tensor], folder: Path, config: Mapping[str
     text_config, text_state, text_report = read_text_tower(state, text_overrides)
     with torch.device("meta"):
         text_model = CLIPTextModelWithProjection(text_config)
-    _save(text_model, text_state, text_folder)
+    save_model(text_model, text_state, text_folder)
     build_clip_tokenizer().save_pretrained(text_folder)
     return report.merge(text_report)
 
 
-def _save(model: PreTrainedModel, state: Mapping[str, Tensor], folder: Path) -> None:
+def save_model(model: PreTrainedModel, state: Mapping[str, Tensor], folder: Path) -> None:
     """Writes ``state`` as the weights of ``model``, which lies on the meta device and takes over the tensors.
 
     Raises:
@@ -152,9 +151,20 @@ def _save(model: PreTrainedModel, state: Mapping[str, Tensor], folder: Path) -> 
     model.save_pretrained(folder)
 
 
+def check_is_new(output: Path) -> None:
+    """Raises UserError if ``output`` is there and not an empty folder."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output}: expected a new or empty folder to write to, got one with content; choose another")
+
+
 @contextmanager
-def _folder(output: Path) -> Iterator[Path]:
-    """A temporary folder beside ``output`` that becomes ``output`` when all went well and is removed otherwise."""
+def new_folder(output: Path) -> Iterator[Path]:
+    """A temporary folder beside ``output`` that becomes ``output`` when all went well and is removed otherwise.
+
+    Raises:
+        UserError: ``output`` has content or cannot be written.
+    """
+    check_is_new(output)
     temporary = None
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

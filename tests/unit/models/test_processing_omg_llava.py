@@ -183,7 +183,7 @@ def test_a_conversation_that_is_too_long():
     with pytest.raises(ValueError, match=rf"at most 100 tokens, got {whole}; .*drop_oldest"):
         encode(long_conversation(), add_generation_prompt=True, max_length=100)
     kept = encode(long_conversation(), add_generation_prompt=True, max_length=100, overflow="drop_oldest")
-    words = tokenizer().decode(kept["input_ids"][0])
+    words = str(tokenizer().decode(kept["input_ids"][0]))
     assert kept["input_ids"].shape[1] <= 100
     assert "First question" not in words and words.endswith("Question 2?<|im_end|>\n<|im_start|>assistant\n")
     assert words.startswith("<s><|im_start|>user\n<image>\nQuestion")  # the picture stays
