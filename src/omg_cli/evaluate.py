@@ -44,6 +44,10 @@ def evaluate(
             " and the model's own for others.",
         ),
     ] = "auto",
+    mode: Annotated[
+        Literal["stream", "offline"],
+        typer.Option(help="How videos are tracked: frame by frame, or whole ones as the original does it."),
+    ] = "offline",
     device: options.Device = None,
     dtype: options.Dtype = None,
 ) -> None:
@@ -77,13 +81,23 @@ def evaluate(
     from omgvision.training.processes import launched_processes
 
     processes = launched_processes()
-    options.quiet_libraries(progress=processes.rank == 0)
+    options.quiet_libraries()
     wanted = _present(list(BENCHMARKS.values()), data) if name == ALL else [BENCHMARKS[name]]
     for benchmark in wanted:
         benchmark.locate(data)  # data that are missing are reported before the weights are loaded
     predictor = _load(model, backbone=backbone, device=device, dtype=dtype, processes=processes)
     for benchmark in wanted:
-        _evaluate(benchmark, predictor, data=data, out=out, limit=limit, resume=resume, size=edges, processes=processes)
+        _evaluate(
+            benchmark,
+            predictor,
+            data=data,
+            out=out,
+            limit=limit,
+            resume=resume,
+            size=edges,
+            mode=mode,
+            processes=processes,
+        )
 
 
 def _read_size(text: str) -> "Size":

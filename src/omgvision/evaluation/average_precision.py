@@ -69,6 +69,9 @@ class AveragePrecision(PerSample[list[dict[str, Any]]]):
         size = (image["height"], image["width"])
         record, segmentations = [], []
         for one in detections:
+            if not isinstance(one["category_id"], int):
+                got = one["category_id"]
+                raise ValueError(f"category_id: expected a whole number, got {got!r} in image {sample_id}")
             if not _is_number(one["score"]):
                 raise ValueError(f"score: expected a number, got {one['score']} in image {sample_id}")
             kept: dict[str, Any] = {"category_id": one["category_id"], "score": float(one["score"])}

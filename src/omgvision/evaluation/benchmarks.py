@@ -22,7 +22,13 @@ from omgvision.evaluation.runner.labels import (
     cityscapes_labels,
 )
 from omgvision.evaluation.runner.task import Settings, Task
-from omgvision.evaluation.runner.videos import InstanceVideos, ObjectVideos, PanopticVideos, SemanticVideos
+from omgvision.evaluation.runner.videos import (
+    ORIGINAL_VPQ,
+    InstanceVideos,
+    ObjectVideos,
+    PanopticVideos,
+    SemanticVideos,
+)
 from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
 from omgvision.predictor import Predictor
 
@@ -316,16 +322,16 @@ _ROWS = (
         "VIPSeg val, 720p",
         folders=("VIPSeg", "VIPSeg_720P", "vipseg"),
         layout=("panoptic_gt_VIPSeg_val.json", "panomasksRGB", "images"),
-        settings=Settings(classes="vipseg", size=_VIDEO_SIZE, clip=(2, 3, 15)),
+        settings=Settings(classes="vipseg", size=_VIDEO_SIZE, mode="offline"),
         task=_vipseg,
-        published=_omg_seg("VPQ", large=0.498, huge=0.531, read=("ConvNeXt-L",), source=_LLAVA_TABLE),
+        published=_omg_seg(ORIGINAL_VPQ, large=0.498, huge=0.531, read=("ConvNeXt-L",), source=_LLAVA_TABLE),
     ),
     Benchmark(
         "youtube-vis-2019",
         "YouTube-VIS 2019 valid",
         folders=("youtube_vis_2019", "ytvis_2019", "YouTubeVIS2019"),
         layout=("valid/JPEGImages",),
-        settings=Settings(classes="youtube_vis_2019", size=_VIDEO_SIZE, clip=(5, 3, 15)),
+        settings=Settings(classes="youtube_vis_2019", size=_VIDEO_SIZE, mode="offline"),
         task=_youtube_vis,
         published=_omg_seg("AP", large=0.564, huge=0.603, read=("ConvNeXt-L",), source=_X2SAM),
     ),
@@ -334,7 +340,7 @@ _ROWS = (
         "YouTube-VIS 2021 valid, open vocabulary",
         folders=("youtube_vis_2021", "ytvis_2021", "YouTubeVIS2021"),
         layout=("valid/JPEGImages",),
-        settings=Settings(classes="youtube_vis_2021", size=_VIDEO_SIZE, clip=(5, 3, 15)),
+        settings=Settings(classes="youtube_vis_2021", size=_VIDEO_SIZE, mode="offline"),
         task=_youtube_vis,
         published=_omg_seg("AP", large=0.505, huge=0.552, read=("ConvNeXt-L",), source=_X2SAM),
     ),
@@ -343,7 +349,7 @@ _ROWS = (
         "OVIS valid",
         folders=("ovis", "OVIS"),
         layout=("annotations_valid.json", "valid"),
-        settings=Settings(classes="ovis", size=_VIDEO_SIZE, clip=(5, 3, 15)),
+        settings=Settings(classes="ovis", size=_VIDEO_SIZE, mode="offline"),
         task=_ovis,
     ),
     Benchmark(
@@ -351,7 +357,7 @@ _ROWS = (
         "VSPW val",
         folders=("VSPW_480p", "VSPW", "vspw"),
         layout=("data", "val.txt"),
-        settings=Settings(classes="vspw", size=_VIDEO_SIZE, clip=(2, 3, 15)),
+        settings=Settings(classes="vspw", size=_VIDEO_SIZE, mode="offline"),
         task=_vspw,
     ),
     Benchmark(
@@ -359,7 +365,7 @@ _ROWS = (
         "DAVIS 2017 val, 480p",
         folders=("DAVIS", "davis", "DAVIS2017"),
         layout=("Annotations/480p", "JPEGImages/480p", "ImageSets/2017/val.txt"),
-        settings=Settings(size=_VIDEO_SIZE, clip=(5, 3, 15)),
+        settings=Settings(size=_VIDEO_SIZE, mode="offline"),
         task=_davis,
         published=_omg_seg("J&F", large=0.743, huge=0.769),
     ),

@@ -30,16 +30,10 @@ def compressed_all(segmentations: Sequence[Any], *, size: tuple[int, int]) -> li
     tools: Any = coco_mask
     masks, texts = [], []
     for segmentation in segmentations:
-        if isinstance(segmentation, list) and segmentation:
-            if not all(isinstance(one, list) and len(one) >= 6 and len(one) % 2 == 0 for one in segmentation):
-                raise ValueError("segmentation: expected polygons of three points x, y or more, got something else")
+        check_form(segmentation, size=size)
+        if isinstance(segmentation, list):
             masks.append(tools.merge(tools.frPyObjects(segmentation, height, width)))
             continue
-        if not isinstance(segmentation, Mapping) or not {"size", "counts"} <= segmentation.keys():
-            raise ValueError("segmentation: expected run lengths with size and counts, or polygons, got something else")
-        if list(segmentation["size"]) != [height, width]:
-            got = segmentation["size"]
-            raise ValueError(f"segmentation: expected the size of the image {[height, width]}, got {got}")
         counts = segmentation["counts"]
         if isinstance(counts, list):
             runs = np.asarray(counts, dtype=np.int64)
@@ -57,6 +51,42 @@ def mask_areas(masks: Sequence[Any]) -> np.ndarray:
     """Pixels [masks] of each of pycocotools' masks, which under NumPy 2 counts no more than 255 at once."""
     parts = [coco_mask.area(list(masks[start : start + 255])) for start in range(0, len(masks), 255)]
     return np.concatenate(parts) if parts else np.zeros(0, np.uint32)
+
+
+def check_form(segmentation: Any, *, size: tuple[int, int]) -> None:
+    """Whether a mask has the form that `compressed` takes; the numbers in its run lengths are not looked at.
+
+    Raises:
+        ValueError: It has not.
+    """
+    if isinstance(segmentation, list) and segmentation:
+        if not all(isinstance(one, list) and len(one) >= 6 and len(one) % 2 == 0 for one in segmentation):
+            raise ValueError("segmentation: expected polygons of three points x, y or more, got something else")
+        if not all(isinstance(value, int | float) for one in segmentation for value in one):
+            raise ValueError("segmentation: expected numbers as corners of polygons, got something else")
+        return
+    if not isinstance(segmentation, Mapping) or not {"size", "counts"} <= segmentation.keys():
+        raise ValueError("segmentation: expected run lengths with size and counts, or polygons, got something else")
+    if tuple(segmentation["size"]) != tuple(size):
+        raise ValueError(f"segmentation: expected the size of the image {list(size)}, got {segmentation['size']}")
+    counts = segmentation["counts"]
+    if isinstance(counts, list):
+        if not all(isinstance(run, int) for run in counts):
+            raise ValueError("segmentation: expected whole numbers as run lengths, got something else")
+    elif not isinstance(counts, str | bytes):
+        raise ValueError(f"segmentation: expected a text or a list as counts, got a {type(counts).__name__}")
+
+
+def size_of(segmentation: Any) -> tuple[int, int]:
+    """Height and width that run lengths say.
+
+    Raises:
+        ValueError: They say none.
+    """
+    size = segmentation.get("size") if isinstance(segmentation, Mapping) else None
+    if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise ValueError(f"segmentation: expected a size of height and width, got {size!r}")
+    return size[0], size[1]
 
 
 def _check(runs: np.ndarray, totals: np.ndarray, *, pixels: int) -> None:

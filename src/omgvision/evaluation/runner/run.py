@@ -27,7 +27,7 @@ from omgvision.evaluation.runner.files import write_json
 from omgvision.evaluation.runner.journal import Journal
 from omgvision.evaluation.runner.task import Settings
 from omgvision.models.omg_seg.processing_omg_seg import OmgSegProcessor
-from omgvision.predictor import Predictor
+from omgvision.predictor import Predictor, VideoMode
 from omgvision.results import ensure_writable
 from omgvision.training.processes import Processes
 
@@ -46,6 +46,7 @@ def evaluate(
     limit: int | None = None,
     resume: bool = False,
     size: Size = "auto",
+    mode: VideoMode | None = None,
     processes: Processes = Processes(),  # noqa: B008 - immutable
 ) -> dict[str, Any] | None:
     """Measures a model.
@@ -59,6 +60,7 @@ def evaluate(
         resume: Go on with the run in `out`, if there is one.
         size: What pictures are resized to: long and short edge; "published" = as the original was measured; "own" = as
             the model's processor does it; "auto" = "published" for a model of the original's size, else "own".
+        mode: How videos are tracked; None = as the original does it.
         processes: This process among those that share the samples. All of them write below `out`.
 
     Returns:
@@ -68,7 +70,7 @@ def evaluate(
         UserError: The data are not there, the model lacks what the benchmark asks for, or `out` has another run.
     """
     root = benchmark.locate(data)
-    settings = _settings(benchmark, predictor, size)
+    settings = _settings(benchmark, predictor, size, mode)
     predictor = _resized(predictor, settings.size)
     task = benchmark.task(root, predictor, settings)
     chosen = evenly(task.sample_ids, limit)
@@ -120,13 +122,16 @@ def evenly(items: Sequence[T], limit: int | None) -> list[T]:
     return [items[index] for index in np.linspace(0, len(items) - 1, limit).astype(int).tolist()]
 
 
-def _settings(benchmark: Benchmark, predictor: Predictor, size: Size) -> Settings:
-    """The benchmark's, with the size that is used."""
+def _settings(benchmark: Benchmark, predictor: Predictor, size: Size, mode: VideoMode | None) -> Settings:
+    """The benchmark's, with the size and the mode that are used."""
+    settings = benchmark.settings
     if size == "auto":
         size = "own" if backbone_of(predictor.model.config) is None else "published"
-    if size == "published":
-        return benchmark.settings
-    return replace(benchmark.settings, size=None if size == "own" else size)
+    if size != "published":
+        settings = replace(settings, size=None if size == "own" else size)
+    if mode is not None and settings.mode is not None:
+        settings = replace(settings, mode=mode)
+    return settings
 
 
 def _resized(predictor: Predictor, size: tuple[int, int] | None) -> Predictor:

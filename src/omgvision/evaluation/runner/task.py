@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from omgvision.data.class_lists import ClassList, ClassListName, load_class_list
 from omgvision.errors import UserError
-from omgvision.predictor import Predictor
+from omgvision.predictor import Predictor, VideoMode
 from omgvision.visualization import Color, draw_segments, segment_color
 
 Numbers = dict[str, float]
@@ -31,7 +31,7 @@ class Settings:
         classes: The vocabulary; None for tasks without classes.
         size: Long and short edge that pictures are resized to; None = whatever the model was made for.
         clip_fusion: Mix in CLIP's opinion of each mask (open vocabulary), for models that can.
-        clip: Of videos: frames of a clip, the same for short videos, and up to how many frames a video is short.
+        mode: How videos are tracked: "offline" as the original does it, clip by clip (`whole_video`), or "stream".
         clicks: Clicks that an object gets.
         min_share: Objects of a smaller share of the picture are not clicked at.
         every: Of videos whose frames are taken for pictures, every n-th frame.
@@ -40,7 +40,7 @@ class Settings:
     classes: ClassListName | None = None
     size: tuple[int, int] | None = None
     clip_fusion: bool = False
-    clip: tuple[int, int, int] | None = None
+    mode: VideoMode | None = None
     clicks: int = 0
     min_share: float = 0.0
     every: int = 1

@@ -47,6 +47,9 @@ from omgvision.results import Result
 
 SHOWN_SCORE = 0.3
 """Tracks of lower score are not drawn."""
+ORIGINAL_WINDOWS = (1, 2, 4, 6)
+ORIGINAL_VPQ = "VPQ@1,2,4,6"
+"""What the original's `eval_video.py` says, which leaves out the windows of 8 frames."""
 
 
 class VideoTask(Task):
@@ -56,9 +59,9 @@ class VideoTask(Task):
         self.predictor, self.settings = predictor, settings
 
     def results(self, frames: Sequence[Path], **arguments: Any) -> Iterator[Result]:
-        """One result a frame, segments with the ids of their tracks; as the original does it, clip by clip."""
-        pictures = (read_picture(path) for path in frames)
-        return iter(self.predictor.track(pictures, mode="offline", **arguments))
+        """One result a frame, segments with the ids of their tracks."""
+        assert self.settings.mode is not None
+        return self.predictor.track((read_picture(path) for path in frames), mode=self.settings.mode, **arguments)
 
 
 def middle(frames: Sequence[Any]) -> int:
@@ -104,26 +107,28 @@ class PanopticVideos(VideoTask):
         folder = out / "pan_pred" / sample_id
         folder.mkdir(parents=True, exist_ok=True)
         described: list[dict[str, Any]] = []
-
-        def frames() -> Iterator[tuple[PanopticFrame, PanopticFrame]]:
-            results = self.results(video.frames, task="panoptic", **self.words.arguments)
-            for result, path, entry in zip(results, video.maps, video.entries, strict=True):
-                ids = result.label_map
-                seen = set(np.unique(ids).tolist())
-                segments = {
-                    segment.id: self.words.category(segment.label_id)
-                    for segment in result.segments
-                    if segment.id in seen
-                }
-                write_ids(ids, folder / path.name)
-                info = [{"id": identity, "category_id": label} for identity, label in segments.items()]
-                described.append({"file_name": path.name, "image_id": entry.get("image_id"), "segments_info": info})
-                labels = {identity: SegmentLabel(label) for identity, label in segments.items()}
-                yield PanopticFrame(ids, labels), PanopticFrame(read(read_ids, path), _true_labels(entry))
-
+        results = self.results(video.frames, task="panoptic", **self.words.arguments)
+        for result, path, entry in zip(results, video.maps, video.entries, strict=True):
+            seen = set(np.unique(result.label_map).tolist())
+            write_ids(result.label_map, folder / path.name)
+            info = [
+                {"id": segment.id, "category_id": self.words.category(segment.label_id)}
+                for segment in result.segments
+                if segment.id in seen
+            ]
+            described.append({"file_name": path.name, "image_id": entry.get("image_id"), "segments_info": info})
         metric = VideoPanopticQuality(self.things)
         with complete(self.annotations):
-            metric.update(sample_id, frames())
+            metric.update(
+                sample_id,
+                (
+                    (
+                        PanopticFrame(read(read_ids, folder / path.name), _labels(guess)),
+                        PanopticFrame(read(read_ids, path), _labels(truth)),
+                    )
+                    for path, guess, truth in zip(video.maps, described, video.entries, strict=True)
+                ),
+            )
         return Outcome({"video_id": sample_id, "annotations": described}, defined(metric.compute()["VPQ"]))
 
     def grade(self, sample_ids: Sequence[str], records: Records, out: Path, *, workers: int) -> Graded:
@@ -132,11 +137,13 @@ class PanopticVideos(VideoTask):
         )
         only = self.only(sample_ids)
         numbers = video_panoptic_quality.score(self.annotations, out, only=only, workers=workers)
+        numbers[ORIGINAL_VPQ] = float(np.mean([numbers[f"VPQ@{size}"] for size in ORIGINAL_WINDOWS]))
         numbers |= segmentation_tracking_quality.score(self.annotations, out, only=only, workers=workers)
         return Graded(
             numbers,
             ("vpq", "--gt", str(self.annotations), "--pred", str(out)),
-            note="STQ, AQ and SQ: `omg score stq` with the same files.",
+            note=f"{ORIGINAL_VPQ} is the mean over the windows that OMG-Seg was measured with, VPQ that of VIPSeg."
+            " STQ, AQ and SQ: `omg score stq` with the same files.",
         )
 
     def panel(self, sample_id: str, record: Mapping[str, Any], out: Path) -> Panel:
@@ -152,7 +159,8 @@ class PanopticVideos(VideoTask):
         )
 
 
-def _true_labels(entry: Mapping[str, Any]) -> dict[int, SegmentLabel]:
+def _labels(entry: Mapping[str, Any]) -> dict[int, SegmentLabel]:
+    """What each segment of a frame is."""
     return {
         segment["id"]: SegmentLabel(segment["category_id"], bool(segment.get("iscrowd", 0)), segment.get("area"))
         for segment in entry["segments_info"]
@@ -314,17 +322,19 @@ class SemanticVideos(VideoTask):
         folder = self._folder(out) / sample_id
         folder.mkdir(parents=True, exist_ok=True)
 
-        def frames() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            results = self.results(video.frames, task="semantic", **self.words.arguments)
-            for result, path in zip(results, video.labels, strict=True):
-                classes = result.semantic_map()
-                Image.fromarray(classes).save(folder / path.name)
+        results = self.results(video.frames, task="semantic", **self.words.arguments)
+        for result, path in zip(results, video.labels, strict=True):
+            Image.fromarray(result.semantic_map()).save(folder / path.name)
+
+        def compared() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for path in video.labels:
                 truth = read(read_labels, path)
-                yield classes, np.where(truth == video_consistency.VOID, truth, truth - np.uint8(1))
+                truth = np.where(truth == video_consistency.VOID, truth, truth - np.uint8(1))
+                yield read(read_labels, folder / path.name), truth
 
         metric = VideoConsistency(video_consistency.CLASSES)
         with complete(self.root / "data" / sample_id):
-            metric.update(sample_id, frames())
+            metric.update(sample_id, compared())
         return Outcome({}, defined(metric.compute()["mIoU"]))
 
     def grade(self, sample_ids: Sequence[str], records: Records, out: Path, *, workers: int) -> Graded:
@@ -369,18 +379,19 @@ class ObjectVideos(VideoTask):
         folder = self._folder(out) / sample_id
         folder.mkdir(parents=True, exist_ok=True)
 
-        def answered() -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
-            given = {number: first == number for number in numbers}
-            results = self.results(frames, task="objects", masks=given)
-            for position, (result, path) in enumerate(zip(results, maps, strict=True)):
-                labels = result.label_map.astype(np.uint8)
-                write_palette(labels, folder / path.name)
-                inner = 0 < position < len(maps) - 1
-                yield (labels if inner else None), read(read_labels, path)
+        given = {number: first == number for number in numbers}
+        results = self.results(frames, task="objects", masks=given)
+        for result, path in zip(results, maps, strict=True):
+            write_palette(result.label_map.astype(np.uint8), folder / path.name)
+
+        def compared() -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
+            for position, path in enumerate(maps):  # the first frame is given, and the last does not count
+                counts = 0 < position < len(maps) - 1
+                yield read(read_labels, folder / path.name) if counts else None, read(read_labels, path)
 
         metric = ObjectQuality()
         with complete(maps[0].parent):
-            metric.update(sample_id, answered())
+            metric.update(sample_id, compared())
         return Outcome({}, defined(metric.compute()["J&F"]))
 
     def grade(self, sample_ids: Sequence[str], records: Records, out: Path, *, workers: int) -> Graded:

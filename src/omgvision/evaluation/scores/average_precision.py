@@ -1,11 +1,12 @@
 """Mask and box AP from COCO's files: an instances json and a list of detections."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from omgvision.evaluation.average_precision import AveragePrecision
-from omgvision.evaluation.scores.files import complete, read_json
+from omgvision.evaluation.run_lengths import check_form
+from omgvision.evaluation.scores.files import complete, identity, integer, number, read_json
 
 
 def score(
@@ -39,13 +40,38 @@ def score(
         raise ValueError(f"{predictions}: expected a list of detections, got a {type(detections).__name__}")
     with complete(ground_truth):
         images = None if only is None else [one["id"] for one in truth["images"] if str(one["id"]) in only]
+        _check_truth(truth, kind)
         metric = AveragePrecision(truth, kind=kind, by_category=by_category, images=images)
-        names = {entry["id"]: entry["name"] for entry in truth["categories"]}
+        names = {entry["id"]: str(entry["name"]) for entry in truth["categories"]}
     by_image: dict[Any, list[dict[str, Any]]] = {}
     with complete(predictions):
         for one in detections:
-            by_image.setdefault(one["image_id"], []).append(one)
+            by_image.setdefault(identity(one, "image_id"), []).append(one)
         for image, of_image in by_image.items():
             metric.update(str(image), of_image)
     numbers = metric.compute()
     return numbers | {f"AP/{names[category]}": value for category, value in metric.per_category.items()}
+
+
+def _check_truth(truth: Mapping[str, Any], kind: Literal["segm", "bbox"]) -> None:
+    """What pycocotools would stumble over.
+
+    Raises:
+        ValueError, KeyError, TypeError: An entry of another form.
+    """
+    sizes = {identity(one, "id"): (integer(one, "height"), integer(one, "width")) for one in truth["images"]}
+    for one in truth["categories"]:
+        integer(one, "id")
+    for one in truth["annotations"]:
+        for key in ("id", "category_id"):
+            integer(one, key)
+        number(one, "area")
+        if one["iscrowd"] not in (0, 1):
+            raise ValueError(f"iscrowd: expected 0 or 1, got {one['iscrowd']!r}")
+        image = identity(one, "image_id")
+        if kind == "segm" and image in sizes:
+            check_form(one["segmentation"], size=sizes[image])
+        if kind == "bbox":
+            box = one["bbox"]
+            if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
+                raise ValueError(f"bbox: expected x, y, width, height, got {box!r}")

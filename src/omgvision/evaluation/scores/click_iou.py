@@ -12,8 +12,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from omgvision.evaluation.click_iou import ClickIoU, mask_iou
-from omgvision.evaluation.run_lengths import compressed
-from omgvision.evaluation.scores.files import complete, read_json
+from omgvision.evaluation.run_lengths import compressed, size_of
+from omgvision.evaluation.scores.files import complete, identity, read_json
 
 THRESHOLDS = (80, 85, 90)
 """Per cent of IoU at which clicks are counted, as is usual."""
@@ -33,22 +33,22 @@ def score(ground_truth: Path, predictions: Path, *, clicks: int = 20) -> dict[st
         raise ValueError(f"{ground_truth}: expected samples, got none")
     metric = ClickIoU(clicks)
     with complete(predictions):
-        by_id = {entry["id"]: entry for entry in guesses}
+        by_id = {identity(entry, "id"): entry for entry in guesses}
     for entry in objects:
         with complete(ground_truth):
-            identity, runs, ignored = entry["id"], entry["gt"], entry.get("ignore")
-            size = tuple(runs["size"])
+            sample_id, runs, ignored = identity(entry, "id"), entry["gt"], entry.get("ignore")
+            size = size_of(runs)
             target = _decode(runs, size)
             ignore = None if ignored is None else _decode(ignored, size)
-        if identity not in by_id:
-            raise ValueError(f"{predictions}: expected a prediction for every sample, got none for {identity}")
+        if sample_id not in by_id:
+            raise ValueError(f"{predictions}: expected a prediction for every sample, got none for {sample_id}")
         with complete(predictions):
-            guess = by_id[identity]
+            guess = by_id[sample_id]
             if "masks" in guess:
                 ious = [mask_iou(_decode(mask, size), target, ignore=ignore) for mask in guess["masks"]]
             else:
                 ious = guess["ious"]
-            metric.update(str(identity), ious)
+            metric.update(str(sample_id), ious)
     numbers = metric.compute()
     for threshold in THRESHOLDS:
         needed = metric.clicks_needed(threshold / 100)

@@ -72,6 +72,55 @@ def complete(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: {error}") from error
 
 
+def integer(entry: Mapping[str, Any], key: str) -> int:
+    """The whole number at `key`.
+
+    Raises:
+        KeyError, ValueError: There is none; for the inside of `complete`.
+    """
+    value = entry[key]
+    if not isinstance(value, int):
+        raise ValueError(f"expected a whole number as {key}, got {_short(value)}")
+    return value
+
+
+def number(entry: Mapping[str, Any], key: str) -> float:
+    """As `integer`, for any number."""
+    value = entry[key]
+    if not isinstance(value, int | float):
+        raise ValueError(f"expected a number as {key}, got {_short(value)}")
+    return value
+
+
+def identity(entry: Mapping[str, Any], key: str) -> str | int:
+    """As `integer`, for a text or a whole number."""
+    value = entry[key]
+    if not isinstance(value, str | int):
+        raise ValueError(f"expected a number or a text as {key}, got {_short(value)}")
+    return value
+
+
+def text(entry: Mapping[str, Any], key: str) -> str:
+    """As `integer`, for a text."""
+    value = entry[key]
+    if not isinstance(value, str):
+        raise ValueError(f"expected a text as {key}, got {_short(value)}")
+    return value
+
+
+def entries(entry: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """As `integer`, for a list of dictionaries."""
+    value = entry[key]
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise ValueError(f"expected a list of dictionaries as {key}, got {_short(value)}")
+    return value
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) < 60 else f"{shown[:60]}…"
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no file"

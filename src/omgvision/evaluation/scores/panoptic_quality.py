@@ -8,7 +8,7 @@ from typing import Any
 
 from omgvision.evaluation.panoptic_files import read_ids
 from omgvision.evaluation.panoptic_quality import PanopticQuality, SegmentLabel
-from omgvision.evaluation.scores.files import complete, read, read_json
+from omgvision.evaluation.scores.files import complete, identity, integer, read, read_json
 from omgvision.evaluation.scores.gather import gather
 
 logger = logging.getLogger(__name__)
@@ -52,14 +52,14 @@ def score(
     if not truth["annotations"]:
         raise ValueError(f"{ground_truth}: expected annotated images, got none")
     with complete(predictions):
-        by_image = {entry["image_id"]: entry for entry in guesses["annotations"]}
+        by_image = {identity(entry, "image_id"): entry for entry in guesses["annotations"]}
         guess_files = {image: predictions.with_suffix("") / entry["file_name"] for image, entry in by_image.items()}
     with complete(ground_truth):
-        things = {entry["id"]: bool(entry["isthing"]) for entry in truth["categories"]}
+        things = {integer(entry, "id"): bool(entry["isthing"]) for entry in truth["categories"]}
         names = {entry["id"]: entry["name"] for entry in truth["categories"]}
-        entries = [entry for entry in truth["annotations"] if only is None or str(entry["image_id"]) in only]
+        entries = [entry for entry in truth["annotations"] if only is None or str(identity(entry, "image_id")) in only]
         truth_files = [ground_truth.with_suffix("") / entry["file_name"] for entry in entries]
-        images = [entry["image_id"] for entry in entries]
+        images = [identity(entry, "image_id") for entry in entries]
     lacking = [image for image in images if image not in by_image]
     if lacking:
         raise ValueError(f"{predictions}: expected a prediction for every image, got none for {lacking[0]}")

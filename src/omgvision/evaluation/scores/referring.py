@@ -13,8 +13,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from omgvision.evaluation.referring import Protocol, ReferringIoU
-from omgvision.evaluation.run_lengths import compressed
-from omgvision.evaluation.scores.files import complete, read_json
+from omgvision.evaluation.run_lengths import compressed, size_of
+from omgvision.evaluation.scores.files import complete, identity, read_json
 from omgvision.evaluation.scores.gather import gather
 
 SAMPLES_A_PROCESS = 2000
@@ -42,14 +42,14 @@ def score(
     if not samples:
         raise ValueError(f"{ground_truth}: expected samples, got none")
     with complete(predictions):
-        by_id = {entry["id"]: entry for entry in guesses}
+        by_id = {identity(entry, "id"): entry for entry in guesses}
     items = []
     for sample in samples:
         with complete(ground_truth):
-            identity = sample["id"]
-        if identity not in by_id:
-            raise ValueError(f"{predictions}: expected a prediction for every sample, got none for {identity}")
-        items.append((sample, by_id[identity]))
+            sample_id = identity(sample, "id")
+        if sample_id not in by_id:
+            raise ValueError(f"{predictions}: expected a prediction for every sample, got none for {sample_id}")
+        items.append((sample, by_id[sample_id]))
     metric = ReferringIoU(protocol)
     update = partial(_update, ground_truth=ground_truth, predictions=predictions, ignore=ignore)
     gather(metric, update, items, workers=workers, title="sentences", items_a_process=SAMPLES_A_PROCESS)
@@ -70,7 +70,7 @@ def _update(
 ) -> None:
     sample, guess = item
     with complete(ground_truth):
-        size = tuple(sample["gt"]["size"])
+        size = size_of(sample["gt"])
         target = _decode(sample["gt"], size)
         left_out = sample.get("ignore") if ignore else None
         ignored = None if left_out is None else _decode(left_out, size)

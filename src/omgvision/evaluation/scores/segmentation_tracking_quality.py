@@ -6,6 +6,7 @@ from typing import Any
 
 from omgvision.evaluation.panoptic_quality import SegmentLabel
 from omgvision.evaluation.scores import vipseg
+from omgvision.evaluation.scores.files import integer
 from omgvision.evaluation.scores.gather import gather
 from omgvision.evaluation.segmentation_tracking_quality import SegmentationTrackingQuality
 
@@ -47,6 +48,6 @@ def _update(metric: SegmentationTrackingQuality, video: vipseg.Video) -> None:
     first = next((entry.get("id") for segments in video.target.segments for entry in segments), None)
 
     def label(entry: Mapping[str, Any]) -> SegmentLabel:
-        return SegmentLabel(entry["category_id"], entry["id"] == first)
+        return SegmentLabel(integer(entry, "category_id"), entry["id"] == first)
 
     metric.update(video.name, vipseg.read_frames(video, target_label=label))

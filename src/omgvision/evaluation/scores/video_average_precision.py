@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from omgvision.evaluation.run_lengths import compressed
-from omgvision.evaluation.scores.files import complete, read_json
+from omgvision.evaluation.scores.files import complete, identity, integer, read_json
 from omgvision.evaluation.scores.gather import gather
 from omgvision.evaluation.video_average_precision import Track, VideoAveragePrecision
 
@@ -52,10 +52,10 @@ def score(
         raise ValueError(f"{predictions}: expected a list of results, got a {type(results).__name__}")
     with complete(ground_truth):
         videos = {
-            entry["id"]: _Video(entry, [], [], predictions, ground_truth)
+            identity(entry, "id"): _Video(entry, [], [], predictions, ground_truth)
             for entry in sorted(truth["videos"], key=lambda entry: entry["id"])
         }
-        names = {entry["id"]: str(entry["name"]) for entry in truth["categories"]}
+        names = {integer(entry, "id"): str(entry["name"]) for entry in truth["categories"]}
         for annotation in truth["annotations"]:
             if annotation["video_id"] not in videos:
                 raise ValueError(f"expected annotations of its videos, got one of video {annotation['video_id']}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from omgvision.evaluation.panoptic_quality import SegmentLabel
 from omgvision.evaluation.scores import vipseg
+from omgvision.evaluation.scores.files import integer
 from omgvision.evaluation.scores.gather import gather
 from omgvision.evaluation.video_panoptic_quality import VideoPanopticQuality
 
@@ -46,4 +47,4 @@ def _update(metric: VideoPanopticQuality, video: vipseg.Video) -> None:
 
 
 def _label(entry: Mapping[str, Any]) -> SegmentLabel:
-    return SegmentLabel(entry["category_id"], bool(entry.get("iscrowd", 0)), entry.get("area"))
+    return SegmentLabel(integer(entry, "category_id"), bool(entry.get("iscrowd", 0)), entry.get("area"))

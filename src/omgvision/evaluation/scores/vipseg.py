@@ -8,7 +8,7 @@ from typing import Any
 
 from omgvision.evaluation.panoptic_files import read_ids
 from omgvision.evaluation.panoptic_quality import SegmentLabel
-from omgvision.evaluation.scores.files import complete, read, read_json
+from omgvision.evaluation.scores.files import complete, entries, identity, integer, read, read_json, text
 from omgvision.evaluation.video_panoptic_quality import PanopticFrame
 
 logger = logging.getLogger(__name__)
@@ -61,15 +61,18 @@ def read_benchmark(ground_truth: Path, predictions: Path, *, only: Collection[st
     truth = read_json(truth_file, keys={"videos": list, "annotations": list, "categories": list})
     guesses = read_json(guess_file, keys={"annotations": list})
     with complete(guess_file):
-        by_video = {entry["video_id"]: entry["annotations"] for entry in guesses["annotations"]}
-        guessed = {name: [frame["segments_info"] for frame in frames] for name, frames in by_video.items()}
+        by_video = {identity(entry, "video_id"): entry["annotations"] for entry in guesses["annotations"]}
+        guessed = {name: [entries(frame, "segments_info") for frame in frames] for name, frames in by_video.items()}
     with complete(truth_file):
         true = {
-            entry["video_id"]: [frame["segments_info"] for frame in entry["annotations"]]
+            identity(entry, "video_id"): [entries(frame, "segments_info") for frame in entry["annotations"]]
             for entry in truth["annotations"]
         }
-        files = {entry["video_id"]: [image["file_name"] for image in entry["images"]] for entry in truth["videos"]}
-        things = {entry["id"]: bool(entry["isthing"]) for entry in truth["categories"]}
+        files = {
+            identity(entry, "video_id"): [text(image, "file_name") for image in entry["images"]]
+            for entry in truth["videos"]
+        }
+        things = {integer(entry, "id"): bool(entry["isthing"]) for entry in truth["categories"]}
         names = {entry["id"]: str(entry["name"]) for entry in truth["categories"]}
     if not files:
         raise ValueError(f"{truth_file}: expected videos, got none")
@@ -128,7 +131,7 @@ def read_frames(video: Video, *, target_label: Label) -> Iterator[tuple[Panoptic
         if guessed.shape != true.shape:
             raise ValueError(f"{guess_file}: expected the size of the target {true.shape}, got {guessed.shape}")
         with complete(guess_file):
-            guess_labels = {entry["id"]: SegmentLabel(entry["category_id"]) for entry in guess}
+            guess_labels = {integer(entry, "id"): SegmentLabel(integer(entry, "category_id")) for entry in guess}
         with complete(truth_file):
-            truth_labels = {entry["id"]: target_label(entry) for entry in truth}
+            truth_labels = {integer(entry, "id"): target_label(entry) for entry in truth}
         yield PanopticFrame(guessed, guess_labels), PanopticFrame(true, truth_labels)
