@@ -32,7 +32,7 @@ class VideoSession:
 
     Memory and time of a frame do not depend on how many came before. Without prompts, objects are told apart by their
     queries: see `TrackMemory` for how, and the constants of its file for when a track begins, ends and is recognised.
-    The classes of a track are voted on by all frames in which it was seen. Ids of "panoptic" and "everything" are
+    The classes of a track are voted on by the frames in which it was seen. Ids of "panoptic" and "everything" are
     given once for each object, stuff has one for each class; in "instance" an object that passes for two classes has
     two; in "semantic" the id is the class.
 
@@ -127,7 +127,7 @@ class VideoSession:
             # Names are given in the order of a picture's: the largest first.
             order = sorted(segments, key=lambda segment: (-segment.area, segment.id))
             things = [segment.query for segment in order if segment.is_thing]
-            tracks = self._memory.remember(voted, seen=[*things, *(row for row in visible if row not in things)])
+            tracks = self._memory.remember([*things, *(row for row in visible if row not in things)])
             ids = {
                 segment.id: self._named(tracks[segment.query].ids, None)
                 if segment.is_thing
@@ -137,12 +137,12 @@ class VideoSession:
             named = renumber(label_map, segments, ids=[ids[segment.id] for segment in segments])
             return reading.of_map(*named, **current.about(self))
         if reading.task == "semantic":
-            self._memory.remember(voted, seen=visible)
+            self._memory.remember(visible)
             classes = semantic(voted.class_logits, mask_logits=voted.mask_logits, sizes=current.sizes)
             return reading.of_classes(classes, **current.about(self))
         found = reading.masks(voted, sizes=current.sizes)
         pairs = list(zip(found.queries.tolist(), found.labels.tolist(), strict=True))
-        tracks = self._memory.remember(voted, seen=list(dict(pairs)))
+        tracks = self._memory.remember(list(dict(pairs)))
         numbers, named = [], set[int]()
         for query, label in pairs:  # the best class of a query comes first and has its name
             numbers.append(self._named(tracks[query].ids, label if query in named else None))

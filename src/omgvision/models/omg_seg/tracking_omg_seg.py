@@ -45,7 +45,6 @@ class Track:
     Attributes:
         features: [C], mean direction of its query features.
         class_logits: [K+1], voted over the frames that it was seen in.
-        iou_logit: scalar, likewise.
         mask: bool [h,w], where it was seen last.
         last_seen: number of that frame.
         times_seen: frames.
@@ -55,7 +54,6 @@ class Track:
 
     features: Tensor
     class_logits: Tensor
-    iou_logit: Tensor
     mask: Tensor
     last_seen: int
     times_seen: int = 1
@@ -73,6 +71,7 @@ class TrackMemory:
     def __init__(self) -> None:
         self.tracks: list[Track] = []
         self._frame = 0
+        self._prediction: QueryPrediction | None = None
         self._matched: dict[int, Track] = {}
 
     @torch.no_grad()
@@ -81,62 +80,48 @@ class TrackMemory:
 
         Args:
             prediction: of this frame.
-            visible: the queries that would be seen by themselves. They are matched first; then those that are left may
-                continue tracks that found no partner among them (Zhang et al. 2022, "ByteTrack": weak detections
-                belong to known objects or to none).
+            visible: the queries that would be seen by themselves; only they continue tracks.
 
         Returns:
-            The prediction with class and IoU logits of matched queries replaced by the votes of their tracks.
+            The prediction with the class logits of matched queries dealt out anew: the votes of their tracks say in
+            which order of classes. How sure a query is stays its own, so that the same queries win their pixels as
+            without votes: voted scores would let a duplicate with a score of its own take an object over.
         """
         self._frame += 1
-        self._matched = {}
-        rest = sorted(set(range(len(prediction.class_logits))) - set(visible))
-        for rows in (list(visible), rest):
-            taken = list(self._matched.values())
-            active = [
-                track
-                for track in self.tracks
-                if self._frame - track.last_seen <= ACTIVE_FRAMES and not any(track is other for other in taken)
-            ]
-            self._matched |= self._assign(prediction, rows, active, by_mask=True, threshold=MATCH_THRESHOLD)
-        classes, ious = prediction.class_logits.clone(), prediction.iou_logits.clone()
+        self._prediction = prediction
+        active = [track for track in self.tracks if self._frame - track.last_seen <= ACTIVE_FRAMES]
+        self._matched = self._assign(visible, active, by_mask=True, threshold=MATCH_THRESHOLD)
+        logits = prediction.class_logits.clone()
         for row, track in self._matched.items():
-            share = 1 / min(track.times_seen + 1, VOTES)
-            classes[row] = track.class_logits.lerp(classes[row], share)
-            ious[row] = track.iou_logit.lerp(ious[row], share)
-        return replace(prediction, class_logits=classes, iou_logits=ious)
+            own = prediction.class_logits[row, :-1]
+            order = self._votes(row, track)[:-1].argsort(descending=True, stable=True)
+            logits[row, order] = own.sort(descending=True).values
+        return replace(prediction, class_logits=logits)
 
     @torch.no_grad()
-    def remember(self, voted: QueryPrediction, *, seen: Sequence[int]) -> dict[int, Track]:
-        """Ends a frame: stores what is seen.
-
-        Args:
-            voted: as `follow` returned it.
-            seen: queries that are seen in the result.
+    def remember(self, seen: Sequence[int]) -> dict[int, Track]:
+        """Ends a frame: stores the queries that are seen in the result.
 
         Returns:
             The track of each of them. A query that continues no track is one that was lost and returns, if there is
             one that is alike, and a new one otherwise.
         """
+        now = self._prediction
+        assert now is not None, "follow comes first"
         unknown = [row for row in seen if row not in self._matched]
         lost = [track for track in self.tracks if self._frame - track.last_seen > ACTIVE_FRAMES]
-        found = self._assign(voted, unknown, lost, by_mask=False, threshold=REIDENTIFICATION_THRESHOLD)
+        found = self._assign(unknown, lost, by_mask=False, threshold=REIDENTIFICATION_THRESHOLD)
         tracks = {}
         for row in seen:
             track = self._matched.get(row) or found.get(row)
-            features = F.normalize(voted.query_features[row].float(), dim=0)
-            classes, iou, mask = (
-                voted.class_logits[row].clone(),
-                voted.iou_logits[row].clone(),
-                voted.mask_logits[row] > 0,
-            )
+            features = F.normalize(now.query_features[row].float(), dim=0)
+            mask = now.mask_logits[row] > 0
             if track is None:
-                track = Track(features, classes, iou, mask, last_seen=self._frame)
+                track = Track(features, now.class_logits[row].clone(), mask, last_seen=self._frame)
                 self.tracks.append(track)
             else:
                 track.features = F.normalize(features.lerp(track.features, FEATURE_MOMENTUM), dim=0)
-                if row in self._matched:  # of one that returns, this frame's logits have not been voted on
-                    track.class_logits, track.iou_logit = classes, iou
+                track.class_logits = self._votes(row, track)
                 track.mask, track.last_seen = mask, self._frame
                 track.times_seen += 1
             tracks[row] = track
@@ -144,17 +129,17 @@ class TrackMemory:
             self.tracks = sorted(self.tracks, key=lambda track: -track.last_seen)[:TRACK_LIMIT]
         return tracks
 
+    def _votes(self, row: int, track: Track) -> Tensor:
+        """Class logits [K+1] of a track with those of a query of this frame."""
+        assert self._prediction is not None
+        return track.class_logits.lerp(self._prediction.class_logits[row], 1 / min(track.times_seen + 1, VOTES))
+
     def _assign(
-        self,
-        prediction: QueryPrediction,
-        rows: Sequence[int],
-        tracks: Sequence[Track],
-        *,
-        by_mask: bool,
-        threshold: float,
+        self, rows: Sequence[int], tracks: Sequence[Track], *, by_mask: bool, threshold: float
     ) -> dict[int, Track]:
         """The tracks that some queries (`rows`) continue: pairs of the largest total likeness over it."""
-        if not rows or not tracks:
+        prediction = self._prediction
+        if prediction is None or not rows or not tracks:
             return {}
         queries = torch.tensor(rows, device=prediction.class_logits.device)
         features = F.normalize(prediction.query_features[queries].float(), dim=-1)
