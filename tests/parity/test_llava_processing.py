@@ -94,10 +94,7 @@ def test_tokens_and_labels_of_conversations(name):
     messages = []
     for turn in case["conversation"]:
         messages += [{"role": "user", "content": turn["input"]}, {"role": "assistant", "content": turn["output"]}]
-    options = {**ours.tokenizer.special_tokens_map, "add_generation_prompt": False, "continue_final_message": False}
-    assert isinstance(ours.chat_template, str)
-    reading = ours._read(messages, ours.chat_template, options, None)
-    ids, labels = ours._tokenize(reading.pieces)
+    ids, labels = ours.encode_conversation(messages)
     limit = case["max_length"]
     assert [-200 if each == ours.image_token_id else each for each in ids[:limit]] == case["input_ids"]
     assert labels[:limit] == case["labels"]

@@ -163,7 +163,7 @@ def _tokenizer(folder: Path, config: OmgLlavaConfig) -> PreTrainedTokenizerBase:
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder}: expected a tokenizer that needs no code of its own (tokenizer.json), got: {error}; if you "
-            "trust its code, AutoTokenizer.from_pretrained(folder, trust_remote_code=True).save_pretrained(folder) makes one"
+            "trust its code, AutoTokenizer.from_pretrained(folder, trust_remote_code=True).save_pretrained(folder) does"
         ) from None
     prepare_tokenizer(tokenizer)
     found = token_ids(tokenizer)["segment_token_id"]

@@ -187,6 +187,30 @@ class OmgLlavaProcessor(ProcessorMixin):
         )
         return batch if return_dict else batch["input_ids"]
 
+    def encode_conversation(
+        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False
+    ) -> tuple[list[int], list[int]]:
+        """Ids of one conversation, a picture counted as one, and its labels (-100 but for the answers)."""
+        options = {
+            **self.tokenizer.special_tokens_map,
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": False,
+        }
+        return self._tokenize(self._read(messages, self._resolve_chat_template(None), options, None).pieces)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of a piece of a conversation that is written as the model reads it."""
+        return self._tokenize([(text, False)])[0]
+
+    def place_prompts(self, prompts: Sequence[Prompt], *, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Prompts on one picture of this (height, width) as the model takes them; nothing without any.
+
+        Raises:
+            ValueError: A prompt outside of the picture or of another form.
+        """
+        square = self.square(size)
+        return prompt_tensors([place_prompts(prompts, square)], network=square.network) if prompts else {}
+
     def _read(
         self, messages: Sequence[Mapping[str, Any]], template: str, options: Mapping[str, Any], limit: int | None
     ) -> "_Reading":

@@ -1,0 +1,189 @@
+"""Conversations: follow-ups over one cache, words and masks as they come, what cannot be asked."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from omgvision import OmgLlavaForConditionalGeneration, UserError
+from omgvision.chat import Answer, Conversation
+from tests.golden_llava import processor, random_llava, text_config, tokenizer
+
+SIDE = 128
+
+
+class Scripted:
+    """Makes a model give these answers one after the other, whatever it is asked."""
+
+    def __init__(self, model: OmgLlavaForConditionalGeneration, *answers: str):
+        self.answers = [tokenizer()(f"{answer}", add_special_tokens=False)["input_ids"] for answer in answers]
+        self.turn, self.step = -1, 0
+        self.read: list[int] = []
+        model.lm_head.register_forward_hook(self._force)
+        model.model.language_model.register_forward_pre_hook(self._begin, with_kwargs=True)
+
+    def _begin(self, module: Any, arguments: Any, options: dict[str, Any]) -> None:
+        tokens = options["inputs_embeds"].shape[1]
+        self.read.append(tokens)
+        if tokens > 1:
+            self.turn, self.step = self.turn + 1, 0
+
+    def _force(self, module: Any, arguments: Any, logits: Tensor) -> Tensor:
+        forced = torch.full_like(logits, -1e4)
+        forced[..., self.answers[self.turn][self.step]] = 0
+        self.step += 1
+        return forced
+
+
+def scripted(*answers: str, image: Image.Image | None = None, **options: Any) -> tuple[Conversation, Scripted]:
+    model = random_llava(**options)
+    model.generation_config.eos_token_id = [2, 400]
+    model.generation_config.pad_token_id = 2
+    return Conversation(model, processor(SIDE), image=image), Scripted(model, *answers)
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def test_words_masks_and_pieces(picture, tmp_path):
+    conversation, _ = scripted("<p> A cat </p> [SEG] on <p> grass </p> [SEG].<|im_end|>", image=picture)
+    said: list[str] = []
+    shown: list[np.ndarray] = []
+    answer = conversation.ask("What is here?", on_text=said.append, on_mask=shown.append)
+    assert answer.text == "A cat on grass." == "".join(said)
+    assert answer.complete
+    assert [phrase.text for phrase in answer.phrases] == ["A cat", "grass"]
+    assert [mask.shape for mask in answer.masks] == [(50, 90)] * 2
+    assert all(np.array_equal(mask, came) for mask, came in zip(answer.masks, shown, strict=True))
+    assert all(0 <= score <= 1 for score in answer.scores)
+    pieces = answer.colored_text()
+    assert [text for text, _ in pieces] == ["A cat", " on ", "grass", "."]
+    assert [color is not None for _, color in pieces] == [True, False, True, False]
+    assert answer.overlay().size == picture.size
+    answer.save(tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "answer.json").read_text())
+    assert written["text"] == answer.text and written["phrases"][1]["mask"]["size"] == [50, 90]
+    assert (tmp_path / "out" / "overlay.png").is_file()
+
+
+def test_follow_ups_read_only_what_is_new(picture, monkeypatch):
+    conversation, script = scripted("It is [SEG].<|im_end|>", "Because.<|im_end|>", image=picture)
+    monkeypatch.setattr(conversation.model.model.vision_tower, "encode", lambda pixels: pytest.fail("seen again"))
+    conversation.ask("What is at this place?", prompts=[{"point": (20, 30)}])
+    script.read.clear()
+    conversation.ask("Why?")
+    new = len(
+        tokenizer()("\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False)[
+            "input_ids"
+        ]
+    )
+    # One token of the first answer, its end, was chosen but not read.
+    assert script.read[0] == new + 1
+    assert [question for question, _ in conversation.turns] == ["What is at this place?", "Why?"]
+    conversation.reset()
+    assert conversation.turns == []
+
+
+def test_follow_ups_answer_as_a_fresh_reading(picture):
+    """Without a script: the second answer over the cache is that of the whole conversation read at once."""
+    model = random_llava()
+    model.generation_config.eos_token_id = None
+    conversation = Conversation(model, processor(SIDE), image=picture, system="Be brief.")
+    conversation.ask("One <mark> and <region>?", prompts=[{"point": (9, 9)}, {"box": (5, 5, 60, 40)}], max_new_tokens=6)
+    cached = conversation.ask("Two?", max_new_tokens=6)
+    conversation._cache = conversation._new_cache()
+    ids = conversation._ids
+    del conversation._messages[-2:], conversation.turns[-1]
+    follow = tokenizer()("\n<|im_start|>user\nTwo?", add_special_tokens=False)["input_ids"]
+    at = next(index for index in range(len(ids)) if ids[index : index + len(follow)] == follow)
+    conversation._ids = ids[:at]
+    assert conversation.ask("Two?", max_new_tokens=6).tagged == cached.tagged
+
+
+def test_prompts_are_listed_where_the_question_does_not_name_them(picture):
+    conversation, _ = scripted(*["Yes.<|im_end|>"] * 3, image=picture)
+    conversation.ask("Which?", prompts=[{"point": (1, 1)}, {"point": (2, 2)}])
+    conversation.ask("And?", prompts=[{"box": (1, 1, 20, 20)}, {"mask": np.ones((50, 90))}])
+    conversation.ask("Is <mark> in <region>?", prompts=[{"point": (5, 5)}, {"box": (1, 1, 20, 20)}])
+    asked = [message["content"] for message in conversation._messages if message["role"] == "user"]
+    assert asked == [
+        "<image>\nThere are some marks: Mark 1 <mark>, Mark 2 <mark>.\nWhich?",
+        "There are some regions: region1 <region>, region2 <region>.\nAnd?",
+        "Is <mark> in <region>?",
+    ]
+
+
+def test_an_answer_that_is_cut(picture):
+    conversation, script = scripted("<p> A cat </p> [SEG] and", "Go on.<|im_end|>", image=picture)
+    answer = conversation.ask("What is here?", max_new_tokens=len(script.answers[0]))
+    assert not answer.complete and answer.text == "A cat and" and len(answer.masks) == 1
+    assert conversation.ask("And?").complete
+
+    conversation, script = scripted("A cat [SEG]", image=picture)
+    answer = conversation.ask("What is here?", max_new_tokens=len(script.answers[0]))
+    assert answer.masks == []  # a [SEG] at the limit has no state
+    assert answer.phrases == []
+
+
+def test_without_a_picture():
+    conversation, _ = scripted("It is 2 [SEG].<|im_end|>")
+    answer = conversation.ask("What is 1 + 1?")
+    assert answer.text == "It is 2." and answer.masks == []
+    with pytest.raises(UserError, match="expected a conversation about a picture"):
+        answer.overlay()
+    with pytest.raises(UserError, match="expected a conversation about a picture"):
+        conversation.ask("And?", prompts=[{"point": (1, 1)}])
+
+
+def test_what_cannot_be_asked(picture):
+    conversation, _ = scripted(*["Yes.<|im_end|>"] * 4, image=picture)
+    with pytest.raises(UserError, match="expected some words"):
+        conversation.ask("  ")
+    with pytest.raises(UserError, match=r"one for each of 1 placeholders .*, got 2"):
+        conversation.ask("<mark>?", prompts=[{"point": (1, 1)}] * 2)
+    with pytest.raises(UserError, match=r"one for each of 1 placeholders .*, got 0"):
+        conversation.ask("<mark>?")
+    with pytest.raises(UserError, match="where both points and regions are given"):
+        conversation.ask("Well?", prompts=[{"point": (1, 1)}, {"box": (1, 1, 9, 9)}])
+    with pytest.raises(ValueError, match="inside the picture"):
+        conversation.ask("Well?", prompts=[{"point": (100, 1)}])
+    assert conversation.ask("Well?", prompts=[{"point": (10, 1)}]).text == "Yes."  # nothing is left of the bad ones
+    assert len(conversation._prompts) == 1
+
+
+def ask_on(conversation: Conversation) -> None:
+    for _ in range(8):
+        conversation.ask("Another question?", max_new_tokens=8)
+
+
+def test_a_conversation_that_grows_too_long(picture):
+    short = text_config(max_position_embeddings=120)
+    conversation, _ = scripted(*["Yes.<|im_end|>"] * 9, image=picture, text=short)
+    conversation.ask("First?", prompts=[{"point": (1, 1)}], max_new_tokens=8)
+    with pytest.raises(UserError, match=r"tokens longer than the model can read; .*drop_oldest"):
+        ask_on(conversation)
+    turns = len(conversation.turns)
+    assert conversation.ask("Another question?", max_new_tokens=8, drop_oldest=True).text == "Yes."
+    assert len(conversation.turns) <= turns + 1 and conversation.turns[0][0] != "First?"
+    assert conversation._prompts == []
+    assert sum(message["content"].count("<image>") for message in conversation._messages) == 1
+
+
+def test_an_interrupted_answer_is_forgotten(picture):
+    conversation, _ = scripted("Yes.<|im_end|>", "No.<|im_end|>", image=picture)
+
+    def interrupt(text: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        conversation.ask("One?", on_text=interrupt)
+    assert conversation.turns == []
+    assert isinstance(conversation.ask("Two?"), Answer)
+    assert [message["content"] for message in conversation._messages] == ["<image>\nTwo?", "No."]
