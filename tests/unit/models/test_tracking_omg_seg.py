@@ -102,6 +102,14 @@ def test_only_what_is_visible_continues_a_track():
     assert len(memory.tracks) == 1
 
 
+def test_what_turns_out_to_be_seen_continues_its_track():
+    """Decided at the full size, a few queries are seen that were not visible on the grid."""
+    memory = TrackMemory()
+    left, right = step(memory, frame(LEFT, RIGHT))
+    memory.follow(frame(LEFT, RIGHT), visible=[0])
+    assert memory.remember([0, 1]) == {0: left, 1: right}
+
+
 def test_votes_decide_the_class_and_the_frame_how_sure_it_is():
     memory = TrackMemory()
     step(memory, frame(LEFT))

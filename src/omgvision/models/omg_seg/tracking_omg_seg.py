@@ -3,7 +3,7 @@
 Letters: Q queries, K classes, C width, N and M of queries and tracks that are compared, h×w the stride-4 grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -89,8 +89,7 @@ class TrackMemory:
         """
         self._frame += 1
         self._prediction = prediction
-        active = [track for track in self.tracks if self._frame - track.last_seen <= ACTIVE_FRAMES]
-        self._matched = self._assign(visible, active, by_mask=True, threshold=MATCH_THRESHOLD)
+        self._matched = self._assign(visible, self._active(but={}), threshold=MATCH_THRESHOLD)
         logits = prediction.class_logits.clone()
         for row, track in self._matched.items():
             own = prediction.class_logits[row, :-1]
@@ -103,17 +102,20 @@ class TrackMemory:
         """Ends a frame: stores the queries that are seen in the result.
 
         Returns:
-            The track of each of them. A query that continues no track is one that was lost and returns, if there is
-            one that is alike, and a new one otherwise.
+            The track of each of them. One that was not expected to be visible may continue a track all the same;
+            otherwise it is one that was lost and returns, if there is one that is alike, or else a new one.
         """
         now = self._prediction
         assert now is not None, "follow comes first"
-        unknown = [row for row in seen if row not in self._matched]
+        found = dict(self._matched)
+        active = self._active(but=found)
+        found |= self._assign([row for row in seen if row not in found], active, threshold=MATCH_THRESHOLD)
         lost = [track for track in self.tracks if self._frame - track.last_seen > ACTIVE_FRAMES]
-        found = self._assign(unknown, lost, by_mask=False, threshold=REIDENTIFICATION_THRESHOLD)
+        unknown = [row for row in seen if row not in found]
+        found |= self._assign(unknown, lost, by_mask=False, threshold=REIDENTIFICATION_THRESHOLD)
         tracks = {}
         for row in seen:
-            track = self._matched.get(row) or found.get(row)
+            track = found.get(row)
             features = F.normalize(now.query_features[row].float(), dim=0)
             mask = now.mask_logits[row] > 0
             if track is None:
@@ -129,13 +131,19 @@ class TrackMemory:
             self.tracks = sorted(self.tracks, key=lambda track: -track.last_seen)[:TRACK_LIMIT]
         return tracks
 
+    def _active(self, *, but: Mapping[int, Track]) -> list[Track]:
+        """Tracks of the last frames that are not among those."""
+        taken = {id(track) for track in but.values()}
+        recent = (track for track in self.tracks if self._frame - track.last_seen <= ACTIVE_FRAMES)
+        return [track for track in recent if id(track) not in taken]
+
     def _votes(self, row: int, track: Track) -> Tensor:
         """Class logits [K+1] of a track with those of a query of this frame."""
         assert self._prediction is not None
         return track.class_logits.lerp(self._prediction.class_logits[row], 1 / min(track.times_seen + 1, VOTES))
 
     def _assign(
-        self, rows: Sequence[int], tracks: Sequence[Track], *, by_mask: bool, threshold: float
+        self, rows: Sequence[int], tracks: Sequence[Track], *, threshold: float, by_mask: bool = True
     ) -> dict[int, Track]:
         """The tracks that some queries (`rows`) continue: pairs of the largest total likeness over it."""
         prediction = self._prediction
