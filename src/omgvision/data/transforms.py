@@ -62,6 +62,7 @@ def large_scale_jitter(
     size: tuple[int, int],
     scale: tuple[float, float] = (0.8, 2.0),
     scale_law: ScaleLaw = "log-uniform",
+    longest_edge: int | None = None,
     aspect: float = 1.0,
     crops: Crops = "shared",
     padding: Padding = "around",
@@ -73,8 +74,9 @@ def large_scale_jitter(
         frames: of any one size. They share the scale.
         generator: source of randomness.
         size: (height, width) of the crop.
-        scale: range of the factor over the scale at which the image just fits into `size`.
+        scale: range of the factor over the scale at which the image just fits into `size`, or has `longest_edge`.
         scale_law: how the factor is distributed; the original's is uniform.
+        longest_edge: length in pixels of the image's longer side at a factor of 1; None for what fits into `size`.
         aspect: width and height are scaled by factors whose ratio is up to this (log-uniform); 1 keeps the shape.
         crops: `shared` by the frames, `independent`ly drawn for each (the original's pseudo-clips), or `moving`: from
             the first frame to the last, a crop glides and zooms, as a camera would.
@@ -83,7 +85,8 @@ def large_scale_jitter(
         antialias: low-pass before shrinking; None tosses a coin, as photographs reach a model either way.
     """
     height, width = frames[0].size
-    factor = min(size[0] / height, size[1] / width)
+    fits = min(size[0] / height, size[1] / width)
+    factor = fits if longest_edge is None else longest_edge / max(height, width)
     if scale_law == "uniform":
         factor *= generator.uniform(*scale)
     else:
@@ -151,7 +154,7 @@ class Augmentation:
 
     Attributes:
         size: (height, width) of the result.
-        scale, scale_law, aspect, crops, padding, antialias: see `large_scale_jitter`.
+        scale, scale_law, longest_edge, aspect, crops, padding, antialias: see `large_scale_jitter`.
         flip_probability, colour_probability: how often each is applied.
         grey_probability: how often, of the coloured ones, all colour is taken away.
         min_area: segments of fewer pixels after the crop are dropped; objects of a clip, if it is so in every frame.
@@ -164,6 +167,7 @@ class Augmentation:
     size: tuple[int, int] = (256, 256)
     scale: tuple[float, float] = (0.8, 2.0)
     scale_law: ScaleLaw = "log-uniform"
+    longest_edge: int | None = None
     aspect: float = 1.2
     crops: Crops = "shared"
     padding: Padding = "around"
@@ -204,6 +208,7 @@ class Augmentation:
                 size=self.size,
                 scale=self.scale,
                 scale_law=self.scale_law,
+                longest_edge=self.longest_edge,
                 aspect=self.aspect,
                 crops=self.crops,
                 padding=self.padding,

@@ -94,8 +94,10 @@ def test_longest_edge(blocks: Sample, longest: int, size: tuple[int, int]) -> No
     assert resize_to_longest_edge(blocks, longest_edge=longest).size == size
 
 
-def test_crop_of_the_same_scale_copies_pixels(blocks: Sample) -> None:
-    (cropped,) = large_scale_jitter([blocks], np.random.default_rng(0), size=(80, 80), scale=(1.5, 1.5))
+@pytest.mark.parametrize("options", [{"scale": (1.5, 1.5)}, {"scale": (1.0, 1.0), "longest_edge": 120}])
+def test_crop_of_the_same_scale_copies_pixels(blocks: Sample, options: dict) -> None:
+    """The picture is 120 pixels wide; 80 of them fit."""
+    (cropped,) = large_scale_jitter([blocks], np.random.default_rng(0), size=(80, 80), **options)
     starts = [start for start in range(41) if torch.equal(cropped.image, blocks.image[:, :, start : start + 80])]
     assert len(starts) >= 1
     assert torch.equal(cropped.masks, blocks.masks[:, :, starts[0] : starts[0] + 80])

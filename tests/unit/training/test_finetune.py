@@ -75,16 +75,12 @@ def test_finetune_writes_weights_that_know_the_new_class(tiny_model_dir, cells, 
 
 def test_pictures_are_measured_and_trained_on_at_the_size_that_was_asked_for(tiny_model_dir, cells, tmp_path):
     wanted = settings(tiny_model_dir, cells, tmp_path / "run")
-    kept = finetune.objective(override(finetune.finetune(), wanted))
+    kept = override(finetune.finetune(), wanted | {"image_size": "0"})
     own = omg.load(tiny_model_dir).processor.image_processor.size
-    assert processor_of(kept).image_processor.size == own
-    recipe = override(finetune.finetune(), wanted | {"image_size": "96", "stages.1.size": "48,64", "scale": "0.5,2"})
+    assert processor_of(finetune.objective(kept)).image_processor.size == own
+    recipe = override(finetune.finetune(), wanted | {"image_size": "96"})
     assert processor_of(finetune.objective(recipe)).image_processor.size["longest_edge"] == 96
-    # A canvas of 64 pixels holds two thirds of what will be 96 pixels long.
-    (part,) = finetune.source(recipe).sources
-    assert part.augmentation.scale == (0.75, 3.0)
-    (part,) = finetune.source(override(finetune.finetune(), wanted | {"scale": "0.5,2"})).sources
-    assert part.augmentation.scale == (0.5, 2.0)
+    assert [finetune.source(each).sources[0].augmentation.longest_edge for each in (kept, recipe)] == [None, 96]
 
 
 def test_more_segments_than_queries_are_mentioned(tiny_model_dir, cells, tmp_path, caplog):
