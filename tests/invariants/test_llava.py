@@ -143,6 +143,36 @@ def test_any_language_model_trains_and_answers(name):
     )
 
 
+def test_losses_of_parts_add_up_to_the_whole():
+    """With the counts of the whole step, whatever is how it is divided."""
+    wide, tall = pictures()
+    messages = [
+        conversation(wide, "What is here?", answer="<p> A cat </p> [SEG]."),
+        conversation(tall, "And here?", answer="<p> A dog </p> [SEG] and <p> its bone </p> [SEG]."),
+    ]
+    ours = processor(SIDE)
+    masks = [ours.place_masks(torch.ones(1, 60, 90)), ours.place_masks(torch.ones(2, 90, 60))]
+
+    def points(layer: int, logits: Tensor) -> Tensor:
+        return torch.linspace(0.1, 0.9, 32).view(1, 16, 2).expand(len(logits), -1, -1)
+
+    def losses(rows: list[int], normalizers: dict[str, Tensor] | None) -> dict[str, Tensor]:
+        given = inputs(*(messages[row] for row in rows), add_generation_prompt=False, return_labels=True)
+        with torch.no_grad():
+            output = model()(
+                **given, mask_labels=[masks[row] for row in rows], loss_points=points, normalizers=normalizers
+            )
+        return output.loss_dict
+
+    given = inputs(*messages, add_generation_prompt=False, return_labels=True)
+    counts = {"tokens": (given["labels"] != -100).sum(), "masks": torch.tensor(3)}
+    whole, first, second = losses([0, 1], counts), losses([0], counts), losses([1], counts)
+    alone = losses([0, 1], None)
+    for name, value in whole.items():
+        torch.testing.assert_close(first[name] + second[name], value, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(alone[name], value, atol=1e-4, rtol=1e-4)
+
+
 def test_head_and_embedding_are_one_where_the_language_model_says_so():
     tied = random_llava(LANGUAGE_MODELS["qwen2, tied"])
     assert tied.config.tie_word_embeddings

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_folder_loads_and_is_the_original(sources, tmp_path, merge):
     out = tmp_path / "out"
     report = convert_llava(sources, out, config={"image_size": 256}, merge_lora=merge)
     assert (report.missing, report.unexpected) == ([], [])
-    model = AutoModelForImageTextToText.from_pretrained(out)
+    model: Any = AutoModelForImageTextToText.from_pretrained(out)
     if not merge:
         assert not torch.allclose(logits(model), logits(golden_llava()), atol=1e-2)
         model.load_adapter(str(out / "adapter"))

@@ -152,6 +152,7 @@ class OmgLlavaProcessor(ProcessorMixin):
             return_labels: Also ``labels`` [B, S]: the answers with their end; -100 elsewhere.
             max_length: Most tokens of a conversation, a picture counted as one.
             overflow: What to do with a longer one: complain, cut its end, or drop its oldest turns.
+            return_tensors, processor_kwargs: As transformers' pipelines give them; tensors come in any case.
             **kwargs: For the template.
 
         Raises:
