@@ -12,6 +12,7 @@ from torch import Tensor
 from omgvision.models.omg_seg import postprocessing_omg_seg as postprocessing
 from omgvision.models.omg_seg.postprocessing_omg_seg import (
     MaskSizes,
+    exclusive_map,
     instances,
     panoptic,
     prompt_masks,
@@ -248,6 +249,20 @@ def test_gradients_are_left_alone():
     assert not proposals(class_logits[:, 0], **arguments).scores.requires_grad
     assert panoptic(class_logits, thing_mask=THINGS, overlap_threshold=0.1, **arguments)[1]
     assert semantic(class_logits, **arguments).any()
+
+
+@pytest.mark.parametrize("kind", ["noise", "blobs"])
+def test_pixels_belong_to_one_mask(kind: str):
+    sizes = MaskSizes(canvas=(96, 128), image=(90, 120), target=(135, 180))
+    _, masks = scene(3, sizes, kind=kind, queries=5)
+    masks = torch.cat([masks, torch.full_like(masks[:1], -100.0)])  # one that is nowhere
+    best, index = resized(masks, sizes).max(0)
+    clear = (best.abs() > 1e-4) & (resized(masks, sizes).topk(2, dim=0).values.diff(dim=0)[0].abs() > 1e-4)
+    found = exclusive_map(masks, sizes=sizes)
+    assert found.dtype == torch.int32 and found.max() <= 5
+    assert torch.equal(found[clear].long(), torch.where(best > 0, index + 1, 0)[clear])
+    assert clear.float().mean() > 0.99
+    assert not exclusive_map(masks[:0], sizes=sizes).any()
 
 
 def test_nothing_kept():
