@@ -38,7 +38,8 @@ def commands() -> list[str]:
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
     """A folder that looks like a clone as far as the commands see it."""
-    shutil.copytree(ROOT / "examples" / "images", tmp_path / "examples" / "images")
+    for folder in ("images", "videos"):
+        shutil.copytree(ROOT / "examples" / folder, tmp_path / "examples" / folder)
     return tmp_path
 
 
@@ -86,7 +87,7 @@ def test_shell_command(command: str, workplace: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     if "--out" in command:
-        assert any((workplace / "out").rglob("*overlay.png"))
+        assert any((workplace / "out").rglob("*overlay.*"))
 
 
 @pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs"])
