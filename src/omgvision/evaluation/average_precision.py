@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from omgvision.evaluation.coco_evaluation import SparseEvaluation
 from omgvision.evaluation.metric import PerSample
 from omgvision.evaluation.run_lengths import compressed_all, mask_areas
 
@@ -106,7 +106,7 @@ class AveragePrecision(PerSample[list[dict[str, Any]]]):
             }
         )
         kind: Any = self.kind
-        evaluation: Any = COCOeval(self.truth, found, iouType=kind)
+        evaluation = SparseEvaluation(self.truth, found, iouType=kind)
         evaluation.params.useCats = int(self.by_category)
         if self.images is not None:
             evaluation.params.imgIds = sorted(self.images)

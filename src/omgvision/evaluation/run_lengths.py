@@ -49,7 +49,8 @@ def compressed_all(segmentations: Sequence[Any], *, size: tuple[int, int]) -> li
 
 def mask_areas(masks: Sequence[Any]) -> np.ndarray:
     """Pixels [masks] of each of pycocotools' masks, which under NumPy 2 counts no more than 255 at once."""
-    parts = [coco_mask.area(list(masks[start : start + 255])) for start in range(0, len(masks), 255)]
+    tools: Any = coco_mask
+    parts = [tools.area(list(masks[start : start + 255])) for start in range(0, len(masks), 255)]
     return np.concatenate(parts) if parts else np.zeros(0, np.uint32)
 
 
