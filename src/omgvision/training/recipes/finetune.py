@@ -94,7 +94,7 @@ def finetune() -> FinetuneRecipe:
         # Most is learned from parts of pictures, in half the time of whole ones.
         stages=(Stage(size=(256, 256), batch_size=4, share=0.7), Stage(size=(384, 384), batch_size=4, share=0.3)),
         optimizer=OptimizerSettings(
-            learning_rate=2e-4, weight_decay=0.05, backbone_factor=0.1, clip_norm=1.0, warmup_steps=50
+            learning_rate=1e-3, weight_decay=0.05, backbone_factor=0.1, clip_norm=1.0, warmup_steps=50
         ),
         objective=ObjectiveSettings(points=4, boxes=2, refinement_rounds=1, prompt_weight=0.25),
         ema_decay=0.99,
