@@ -1,10 +1,13 @@
 """`omg evaluate`: what it lists, refuses and prints."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from omg_cli.main import run
+from omgvision import OmgSegConfig
+from omgvision.evaluation.benchmarks import BENCHMARKS
 from tests.scoring import refused
 from tests.unit.evaluation.runner import layouts
 
@@ -81,3 +84,15 @@ def test_a_run_is_not_overwritten(evaluate, tmp_path):
     assert evaluate(*words, "--resume")[0] == 0
     (tmp_path / "out" / "camvid" / "samples" / "000.jsonl").write_text("nonsense\nnonsense\n")
     assert "line 1" in refused(evaluate(*words, "--resume"))
+
+
+def test_the_page_has_every_benchmark_and_its_published_number():
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    for name, benchmark in BENCHMARKS.items():
+        assert f"`{name}`" in page or name in ("cityscapes-semantic",), name
+        for published in benchmark.published_for(OmgSegConfig()):
+            told = f"{100 * published['value']:.1f}"
+            told += f" ± {100 * published['noise']:.1f}" if published["noise"] else ""
+            assert told in rows[name], name
+            assert ("unconfirmed" in rows[name]) != published["confirmed"], name

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
-
 _Official: Any = COCOeval  # its types leave out what it says to its heirs
 
 
