@@ -114,7 +114,7 @@ def write(report: dict[str, Any], folder: Path, *, task: Task, journal: Journal,
         for one in worst:
             record = journal[one]
             pictures += task.panel(one, record, folder / "predictions").draw()
-            titles += [task.name(one, record), f"{task.quality} {100 * (journal.quality(one) or 0):.1f}"]
+            titles += [task.name(one, record), f"{task.quality}: {100 * (journal.quality(one) or 0):.1f}"]
         write_image(grid(pictures, columns=4, titles=titles), folder / "worst.png")
     write_json(folder / "report.json", report)
     shown = [(task.name(one, journal[one]), journal.quality(one) or 0.0) for one in worst]
