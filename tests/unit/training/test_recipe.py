@@ -105,7 +105,7 @@ def test_changes_are_checked_together():
     recipe = override(RECIPE_WITH_STAGES, {"stages.0.share": "0.25", "stages.1.share": "0.75"})
     assert [stage.share for stage in recipe.stages] == [0.25, 0.75]
     assert override(recipe, {"steps": "0", "epochs": "2"}).epochs == 2
-    with pytest.raises(ValueError, match="add up to 1, got 1.25"):
+    with pytest.raises(ValueError, match=r"add up to 1, got 1\.25"):
         override(recipe, {"stages.0.share": "0.5"})
 
 
