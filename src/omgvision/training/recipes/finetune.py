@@ -113,7 +113,7 @@ def lora() -> LoraRecipe:
         out=Path("runs/lora"),
         steps=base.steps,
         stages=base.stages,
-        optimizer=OptimizerSettings(learning_rate=1e-3, weight_decay=0.0, clip_norm=1.0, warmup_steps=50),
+        optimizer=OptimizerSettings(learning_rate=2e-3, weight_decay=0.0, clip_norm=1.0, warmup_steps=50),
         objective=base.objective,
         ema_decay=base.ema_decay,
         log_every=base.log_every,
