@@ -10,7 +10,8 @@ Every frame is encoded once, and each method goes on from the same features:
 * ``prototypes``: mean mask feature of the object and of its surroundings, first frame and running mean; each pixel goes
   to the more alike.
 * ``label propagation``: `ObjectTracker` without the prompt decoder.
-* ``tracker``: `ObjectTracker`, what users get; and the same from a click or a box on the first frame.
+* ``tracker``: `ObjectTracker`, what users get; the same from a click or a box on the first frame; and with one
+  correcting click in every tenth frame, in the middle of the largest error.
 
 Numbers are those of `omg score davis`, semi-supervised: the first and the last frame do not count.
 
@@ -25,7 +26,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from torch.nn import functional as F
 
 import omgvision as omg
 from benchmarks.segment import machine
+from omgvision.evaluation.click_iou import next_click
 from omgvision.evaluation.davis import ObjectQuality
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.postprocessing_omg_seg import prompt_masks
@@ -49,8 +51,9 @@ SIDE = 4
 """Pixels of the network input to a cell of the mask logits."""
 POINTS_OF_MASK = 6
 """As prompts on clips were trained."""
-Start = str
-STARTS: tuple[Start, ...] = ("mask", "click", "box")
+CORRECTED_EVERY = 10
+"""Frames from one correcting click to the next."""
+Start = Literal["mask", "click", "box"]
 
 
 class Method(Protocol):
@@ -72,6 +75,15 @@ class Tracker:
 
     def step(self, encoded: OmgSegEncoderOutput) -> Tensor:
         return self.tracker.propagate(encoded)[0]
+
+
+class CorrectedTracker(Tracker):
+    """With somebody who looks at it now and then."""
+
+    def correct(self, encoded: OmgSegEncoderOutput, mask: np.ndarray, truth: np.ndarray) -> Tensor:
+        row, column, positive = next_click(truth > 0, mask > 0)
+        prompt = ObjectPrompt(points=((column + 0.5, row + 0.5),), labels=(int(positive),))
+        return self.tracker.prompt(encoded, {1: prompt}, size=mask.shape)[0]
 
 
 class LabelPropagation(ObjectTracker):
@@ -172,8 +184,6 @@ def joined(reference: OmgSegEncoderOutput, current: OmgSegEncoderOutput) -> OmgS
 
 
 class Prototypes(FromFirstMask):
-    """Sharpness and the running mean's weight were chosen on train."""
-
     sharpness = 20.0
     momentum = 0.9
 
@@ -200,19 +210,18 @@ class Prototypes(FromFirstMask):
 
 def methods(model: OmgSegForUniversalSegmentation) -> dict[str, tuple[Method, Start]]:
     """Name → a method of its own for one video, and how the object is given to it."""
-    from_mask: dict[str, Method] = {
-        "static copy": StaticCopy(model),
-        "per frame": PerFrame(model),
-        "query matching": QueryMatching(model),
-        "re-prompting": RePrompting(model),
-        "clip prompts": ClipPrompts(model),
-        "prototypes": Prototypes(model),
-        "label propagation": Tracker(LabelPropagation(model)),
-        "tracker": Tracker(ObjectTracker(model)),
-    }
-    return {name: (method, "mask") for name, method in from_mask.items()} | {
+    return {
+        "static copy": (StaticCopy(model), "mask"),
+        "per frame": (PerFrame(model), "mask"),
+        "query matching": (QueryMatching(model), "mask"),
+        "re-prompting": (RePrompting(model), "mask"),
+        "clip prompts": (ClipPrompts(model), "mask"),
+        "prototypes": (Prototypes(model), "mask"),
+        "label propagation": (Tracker(LabelPropagation(model)), "mask"),
+        "tracker": (Tracker(ObjectTracker(model)), "mask"),
         "tracker, from a click": (Tracker(ObjectTracker(model)), "click"),
         "tracker, from a box": (Tracker(ObjectTracker(model)), "box"),
+        "tracker, corrected": (CorrectedTracker(ObjectTracker(model)), "mask"),
     }
 
 
@@ -281,8 +290,12 @@ def follow(predictor: Predictor, video: Video, *, only: Sequence[str]) -> Follow
                 if number
                 else method.start(encoded, first_prompt(mask, start), size=(picture.height, picture.width))
             )
+            result = prompt_masks(logits[None].float(), sizes=sizes)[0].numpy().astype(np.uint8)
+            if isinstance(method, CorrectedTracker) and number and number % CORRECTED_EVERY == 0 and mask.any():
+                logits = method.correct(encoded, result, mask)
+                result = prompt_masks(logits[None].float(), sizes=sizes)[0].numpy().astype(np.uint8)
             found.seconds[name] += time.process_time() - began
-            found.masks[name].append(prompt_masks(logits[None].float(), sizes=sizes)[0].numpy().astype(np.uint8))
+            found.masks[name].append(result)
     return found
 
 
@@ -329,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             seconds[name] = seconds.get(name, 0.0) + spent
         if options.sheets:
             options.sheets.mkdir(parents=True, exist_ok=True)
-            save_sheet(video, found, options.sheets / f"{video.name}.jpg")
+            save_sheet(video, found, options.sheets / f"{video.name}.png")
     report = {
         "data": f"DAVIS 2016 {options.split}, {len(videos)} videos, {frames} frames of 384×216",
         "weights": predictor.name,

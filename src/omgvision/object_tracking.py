@@ -7,7 +7,8 @@ Two steps for every new frame, of several methods those that measured best (`ben
   cells that resemble it most, among all cells of the frames on which the user pointed and the nearby cells of the frame
   before. What it costs does not depend on how many objects there are, and an object that returns is found wherever it
   resembles what the user pointed at.
-* The prompt decoder sharpens the coarse map: a click in its middle, and the map itself as the previous mask.
+* The prompt decoder sharpens the coarse map, given a click in its middle and the map as the previous mask; what it adds
+  farther than a cell away is left out.
 
 Letters: N objects, h×w the stride-4 grid of the network input, G cells of the coarser grid of label propagation, C
 width of the mask features, S frames of memory.
@@ -285,5 +286,9 @@ class ObjectTracker:
                 previous_mask_logits=prior[None, seen].to(encoded.mask_features),
             )
             assert output.masks_queries_logits is not None
-            logits[seen] = output.masks_queries_logits[0].float()
+            sharp = output.masks_queries_logits[0].float()
+            # It corrects the outline and does not spill into what looks alike elsewhere.
+            near = F.max_pool2d((shares[seen] > 0.5).float()[None], 3, stride=1, padding=1)
+            near = F.interpolate(near, size=grid, mode="nearest")[0] > 0
+            logits[seen] = torch.where(near, sharp, sharp.clamp_max(-KNOWN))
         return logits

@@ -194,12 +194,12 @@ def test_the_state_does_not_grow_with_the_video() -> None:
     assert state_size(following) == small
     sizes = []
     for _ in range(8):
-        logits = following.prompt(frame(*squares), {1: click(3, 3)}, size=SIZE)
+        following.prompt(frame(*squares), {1: click(3, 3)}, size=SIZE)
         sizes.append(state_size(following))
     assert len(set(sizes[REFERENCES:])) == 1
     # The frame on which the other object was pointed at is still known.
     assert len(following._references) == REFERENCES
-    assert torch.equal(logits[1] > 0, cells(frame(*squares), 2))
+    assert torch.equal(following.propagate(frame(*squares))[1] > 0, cells(frame(*squares), 2))
 
 
 def test_rows_compared_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
