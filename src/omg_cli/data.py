@@ -23,8 +23,8 @@ DataPath = Annotated[
     Path,
     typer.Argument(
         metavar="PATH",
-        help="A json (COCO panoptic or instances, LVIS, YouTube-VIS, VIPSeg …), the folder of a known data set (ADE20K,"
-        " Cityscapes, VOC, DAVIS, SA-1B …), or a folder with images and masks.",
+        help="A json (COCO panoptic or instances, LVIS, YouTube-VIS, VIPSeg …), a json of conversations, the folder of a known data"
+        " set (ADE20K, Cityscapes, VOC, DAVIS, SA-1B …), or a folder with images and masks.",
     ),
 ]
 Images = Annotated[
@@ -89,6 +89,11 @@ def check(
     strict: Annotated[bool, typer.Option("--strict", help="Fail (exit code 2) if anything at all is wrong.")] = False,
 ) -> None:
     """Read every sample, count what is there, and say what is wrong."""
+    from omgvision.data.datasets.conversations.own import holds_conversations
+
+    if holds_conversations(path):
+        _check_conversations(path, images=images, strict=strict)
+        return
     dataset = _open(path, images=images, masks=masks, classes=classes, instances=instances, split=split)
 
     from rich.console import Console
@@ -107,6 +112,47 @@ def check(
     faults = sum(dataset.findings.counts.values()) + len(counts.bad)
     if not counts.segments:
         raise UserError(f"{path} has no segment that could be used")
+    if strict and faults:
+        raise UserError(f"{path} has {faults} faults (see above), --strict allows none")
+
+
+def _check_conversations(path: Path, *, images: Path | None, strict: bool) -> None:
+    from rich.console import Console
+    from rich.progress import track
+
+    from omgvision.data.datasets.conversations.own import OwnConversations
+    from omgvision.errors import UserError
+
+    logging.getLogger("omgvision").setLevel(logging.ERROR)  # the report says what was left out
+    dataset = OwnConversations(path, images=images)
+    turns: Counter[int] = Counter()
+    prompts: Counter[str] = Counter()
+    masks, pictured, bad = 0, 0, []
+    for index in track(range(len(dataset)), description="reading", console=Console(stderr=True)):
+        try:
+            conversation = dataset.draw(index)
+        except ValueError as error:
+            bad.append(str(error))
+            continue
+        turns[len(conversation.turns)] += 1
+        masks += len(conversation.masks)
+        pictured += conversation.image is not None
+        prompts.update(kind for prompt in conversation.prompts for kind in prompt if kind != "labels")
+    read = turns.total()
+    print(f"{dataset.name}: {read} conversations, {pictured} with a picture, {read - pictured} of text alone")
+    if turns:
+        print(f"turns: {sum(count * number for count, number in turns.items())}, at most {max(turns)} a conversation")
+    print(f"masks: {masks}")
+    print(f"prompts: {', '.join(f'{count} {kind}' for kind, count in sorted(prompts.items())) or 'none'}")
+    for line in dataset.findings.lines(dataset.findings.counts):
+        print(f"left out: {line}")
+    if bad:
+        print(f"cannot be read: {len(bad)} of {len(dataset)}")
+    for message in bad:
+        print(f"  {message}")
+    faults = sum(dataset.findings.counts.values()) + len(bad)
+    if not read:
+        raise UserError(f"{path} has no conversation that could be used")
     if strict and faults:
         raise UserError(f"{path} has {faults} faults (see above), --strict allows none")
 

@@ -1,0 +1,1 @@
+"""Readers of conversations about pictures: one file for a format."""
