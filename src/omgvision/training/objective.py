@@ -193,8 +193,6 @@ class SegmentationObjective(nn.Module):
             return {}
         if prompts is None:
             prompts = self.draw_prompts(batch.mask_labels, canvas=canvas, generators=generators)
-        if not prompts.prompt_mask.any():
-            return {}
         points, labels = prompts.points, prompts.point_labels
         output = self.model(
             encoder_outputs=encoded,
@@ -209,7 +207,7 @@ class SegmentationObjective(nn.Module):
         )
         losses = {"prompts": output.loss}
         clicked = only_clicks(prompts)
-        if points is None or labels is None or not clicked.prompt_mask.any() or not self.settings.refinement_rounds:
+        if points is None or labels is None or not self.settings.refinement_rounds:
             return losses
         total = {"prompts": normalizers.get("clicks", clicked.prompt_mask.sum())}
         if is_clip(batch):

@@ -150,6 +150,23 @@ def test_an_image_without_masks_in_a_split_step(source: Scenes):
     assert_split_is_equal(segmentation_objective(SETTINGS), batch)
 
 
+def test_a_batch_without_objects_takes_the_same_way(source: Scenes):
+    """Sliced weights are gathered as the decoder runs: all processes have to run it equally often."""
+    objective = segmentation_objective(SETTINGS)
+    batch = source.batch(1, size=(64, 64), batch_size=2)
+    usual = objective(batch)
+    for image in range(2):
+        batch.mask_labels[image], batch.class_labels[image] = (
+            batch.mask_labels[image][:0],
+            batch.class_labels[image][:0],
+        )
+    losses = objective(batch)
+    assert losses.keys() == usual.keys()
+    assert losses["prompts"].item() == losses["refined"].item() == 0
+    losses["loss"].backward()
+    assert all(p.grad.isfinite().all() for p in objective.parameters() if p.grad is not None)
+
+
 def test_normalizers_follow_from_the_labels(source: Scenes):
     objective = segmentation_objective(SETTINGS)
     batch = source.batch(1, size=(64, 64), batch_size=2)
