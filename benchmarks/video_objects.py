@@ -15,7 +15,7 @@ Every frame is encoded once, and each method goes on from the same features:
 
 Numbers are those of `omg score davis`, semi-supervised: the first and the last frame do not count.
 
-    python -m benchmarks.video_objects --data ../shared/data/davis2016_mini           # val; some minutes on a core
+    python -m benchmarks.video_objects --data ../shared/data/davis2016_mini           # val; five minutes of a core
     python -m benchmarks.video_objects --data … --split train --every 2 --videos 6    # what constants were chosen on
     python -m benchmarks.video_objects --data … --sheets out/                         # and pictures to look at
 """
@@ -301,7 +301,7 @@ def follow(predictor: Predictor, video: Video, *, only: Sequence[str]) -> Follow
 
 def save_sheet(video: Video, found: Followed, path: Path, *, columns: int = 8) -> None:
     """A row a method, the truth first; frames spread evenly. Red: the mask."""
-    chosen = np.linspace(0, len(found.truth) - 1, columns).round().astype(int)
+    chosen = np.unique(np.linspace(0, len(found.truth) - 1, columns).round().astype(int))
     pictures = [np.asarray(picture) for number, (picture, _) in enumerate(video) if number in chosen]
     rows = []
     for masks in (found.truth, *found.masks.values()):
@@ -325,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--videos", type=int, help="take the first so many videos")
     parser.add_argument("--only", nargs="*", default=(), help="methods by name; all if not given")
     parser.add_argument("--sheets", type=Path, help="folder for pictures of what was found")
-    parser.add_argument("--output", type=Path, help="JSON; benchmarks/results/video_objects.json for all of val")
+    parser.add_argument("--output", type=Path, help="JSON; benchmarks/results/video_objects.json for all videos of val")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     predictor = omg.load(options.weights) if options.weights else omg.load()
@@ -344,7 +344,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.sheets.mkdir(parents=True, exist_ok=True)
             save_sheet(video, found, options.sheets / f"{video.name}.png")
     report = {
-        "data": f"DAVIS 2016 {options.split}, {len(videos)} videos, {frames} frames of 384×216",
+        "data": f"DAVIS 2016 {options.split} (every second frame, 384×216), {len(videos)} videos, of these one frame in "
+        f"{options.every}, {frames} frames",
         "weights": predictor.name,
         "numbers": {name: metric.compute() for name, metric in quality.items()},
         "videos": {
@@ -353,12 +354,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         },
         "milliseconds a frame": {name: 1000 * spent / frames for name, spent in seconds.items()},
         "machine": machine(),
-        "command": "python -m benchmarks.video_objects --data DATA",
+        "command": f"python -m benchmarks.video_objects --data DATA --split {options.split} --every {options.every}",
     }
     for name, numbers in report["numbers"].items():
         cost = report["milliseconds a frame"][name]
         print(f"{name:24} J&F {numbers['J&F']:.3f}  J {numbers['J']:.3f}  F {numbers['F']:.3f}  {cost:.0f} ms a frame")
-    whole = options.split == "val" and options.every == 1 and not options.videos and not options.only
+    whole = options.split == "val" and not options.videos and not options.only
     output = options.output or (HERE / "results" / "video_objects.json" if whole else None)
     if output:
         output.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
