@@ -344,8 +344,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.sheets.mkdir(parents=True, exist_ok=True)
             save_sheet(video, found, options.sheets / f"{video.name}.png")
     report = {
-        "data": f"DAVIS 2016 {options.split} (every second frame, 384×216), {len(videos)} videos, of these one frame in "
-        f"{options.every}, {frames} frames",
+        "data": f"DAVIS 2016 {options.split}, {len(videos)} videos of 384×216, {frames} frames (every "
+        f"{2 * options.every}th of the originals)",
         "weights": predictor.name,
         "numbers": {name: metric.compute() for name, metric in quality.items()},
         "videos": {
