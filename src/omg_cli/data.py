@@ -23,8 +23,8 @@ DataPath = Annotated[
     Path,
     typer.Argument(
         metavar="PATH",
-        help="A json (COCO panoptic or instances, LVIS, YouTube-VIS, VIPSeg …), a json of conversations, the folder of a known data"
-        " set (ADE20K, Cityscapes, VOC, DAVIS, SA-1B …), or a folder with images and masks.",
+        help="A json (COCO panoptic or instances, LVIS, YouTube-VIS, VIPSeg …, conversations), the folder of a known"
+        " data set (ADE20K, Cityscapes, VOC, DAVIS, SA-1B …), or a folder with images and masks.",
     ),
 ]
 Images = Annotated[

@@ -105,7 +105,7 @@ class OwnConversations:
             ValueError: it cannot be read, is of another size, or empty.
         """
         value: int | None = None
-        if isinstance(mask, Mapping) and "png" in mask:
+        if isinstance(mask, dict) and "png" in mask:
             mask, value = mask["png"], mask.get("value")
         if isinstance(mask, str):
             pixels = read_label_map(self._folder / mask, size=size)
