@@ -387,4 +387,4 @@ def _spoken_counts(scene: Scene) -> list[tuple[str, int]]:
 
 
 def _one(choices: Sequence[str], generator: np.random.Generator) -> str:
-    return choices[generator.integers(len(choices))]
+    return choices[int(generator.integers(len(choices)))]

@@ -57,8 +57,14 @@ def scene():
     return scene_of((0, LEFT, RED), (0, RIGHT, BLUE), (1, CAT, GREY), (2, WALL, GREY))
 
 
+def drawn(maker, scene, seed=0):
+    made = maker(scene, np.random.default_rng(seed))
+    assert made is not None
+    return made
+
+
 def draws(maker, scene, number=40):
-    return [maker(scene, np.random.default_rng(seed)) for seed in range(number)]
+    return [drawn(maker, scene, seed) for seed in range(number)]
 
 
 def test_expressions_mean_one_object_alone(scene):
@@ -127,8 +133,8 @@ def test_regions_are_described(scene):
 
 def test_captions_of_people_come_first(scene):
     written = scene_of((0, LEFT, RED), captions=["A dog rests. "])
-    assert caption(written, np.random.default_rng(0)).turn.answer == "A dog rests."
-    assert caption(scene, np.random.default_rng(0)).turn.answer == "A brick wall, two dogs and a cat."
+    assert drawn(caption, written).turn.answer == "A dog rests."
+    assert drawn(caption, scene).turn.answer == "A brick wall, two dogs and a cat."
 
 
 @pytest.mark.parametrize("maker", [name for name in MAKERS if name != "presence"])
@@ -139,12 +145,12 @@ def test_an_empty_picture_gives_nothing(maker):
 def test_rendered_scenes_make_conversations_and_the_same_ones_again():
     scenes = SyntheticScenes(seed=3, size=(64, 96), length=30)
     dataset = MadeConversations(scenes, name="scenes", turns=(2, 3))
-    drawn = [dataset.draw(index, np.random.default_rng(index)) for index in range(30)]
+    first = [dataset.draw(index, np.random.default_rng(index)) for index in range(30)]
     again = [dataset.draw(index, np.random.default_rng(index)) for index in range(30)]
-    for one, other in zip(drawn, again, strict=True):
+    for one, other in zip(first, again, strict=True):
         assert one.turns == other.turns and torch.equal(one.masks, other.masks)
         assert all(mask.any() for mask in one.masks)
-    assert len({turn.question for one in drawn for turn in one.turns}) > 30
+    assert len({turn.question for one in first for turn in one.turns}) > 30
 
 
 @pytest.mark.parametrize(

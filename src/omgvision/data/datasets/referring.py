@@ -116,6 +116,13 @@ class RefCoco:
     def __len__(self) -> int:
         return len(self._sentences)
 
+    def by_image(self) -> list[list[int]]:
+        """The numbers of the sentences about each image, so that one picture may be asked about several times."""
+        groups: dict[Any, list[int]] = {}
+        for number, sentence in enumerate(self._sentences):
+            groups.setdefault(sentence.image, []).append(number)
+        return list(groups.values())
+
     def __getitem__(self, index: int) -> Referred:
         """Raises ValueError naming the file if the image cannot be read, or naming the sample if a mask cannot."""
         sentence = self._sentences[index]
