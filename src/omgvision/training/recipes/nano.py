@@ -173,11 +173,11 @@ def joint_source(recipe: NanoRecipe) -> Mixture:
     if not recipe.commercial_only:
         streets = InMemory(camvid_part(recipe, "train", split_things=True))
         parts += [
-            Source(streets, weight=0.20, augmentation=PLAIN),
-            Source(InMemory(VideoFrames(davis(recipe), every=2)), weight=0.04, augmentation=PLAIN),
+            Source(streets, weight=0.16, augmentation=PLAIN),
+            Source(InMemory(VideoFrames(davis(recipe), every=2)), weight=0.10, augmentation=PLAIN),
             ClipSource(PseudoClips(streets), weight=0.03, augmentation=panned),
-            ClipSource(davis(recipe, interval=2), weight=0.05, augmentation=PLAIN),
-            ClipSource(davis(recipe, interval=10), weight=0.05, augmentation=PLAIN),
+            ClipSource(davis(recipe, interval=2), weight=0.04, augmentation=PLAIN),
+            ClipSource(davis(recipe, interval=10), weight=0.04, augmentation=PLAIN),
         ]
     return Mixture(parts, seed=recipe.seed, strict=recipe.strict)
 
