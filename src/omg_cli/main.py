@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from . import click, convert, data, evaluate, models, score, segment, track, train
+from . import click, convert, data, evaluate, models, score, segment, serve, track, train
 
 # Depending on its version, typer brings its own copy of click or uses the installed one. This is the base of either's
 # errors about arguments.
@@ -31,6 +31,7 @@ app.command("click")(click.click)
 app.command("track")(track.track)
 app.command("convert")(convert.convert)
 app.command("models")(models.models)
+app.command("serve")(serve.serve)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(data.app, name="data")

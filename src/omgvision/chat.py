@@ -285,6 +285,22 @@ class Conversation:
         self.turns.append((question, answer))
         return answer
 
+    def recall(self, question: str, answer: str, *, prompts: Sequence[Prompt] = ()) -> None:
+        """Takes a turn as said: a conversation that was held elsewhere goes on here.
+
+        Args:
+            question, prompts: As of `ask`.
+            answer: What was answered, with or without tags; its masks are not made again.
+
+        Raises:
+            UserError: As of `ask`.
+        """
+        text = self._worded(question, prompts)
+        self._prompts += prompts
+        self._messages += [self._user(text), {"role": "assistant", "content": answer}]
+        self._ids, self._cache = [], self._new_cache()  # all is read with the next question
+        self.turns.append((question, Answer(parse_answer(answer).text, answer, [], True, self.image)))
+
     def decode(self, ids: Sequence[int]) -> str:
         """Tokens of an answer as text, tags included."""
         text = str(self.processor.tokenizer.decode(list(ids), skip_special_tokens=False))
