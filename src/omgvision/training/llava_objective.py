@@ -47,7 +47,7 @@ class ConversationObjective(nn.Module):
         model: To be trained; what is not to be has no gradient.
     """
 
-    averaged_normalizers = ("batches",)
+    averaged_normalizers: tuple[str, ...] = ("batches",)
     """Every batch is divided by its own numbers in the original: processes share none that would not be 1."""
 
     def __init__(self, model: OmgLlavaForConditionalGeneration):

@@ -23,7 +23,7 @@ class Talk:
 
     def __init__(self, name, length, broken=()):
         self.name, self.broken = name, broken
-        self.lengths: list[int] = np.random.default_rng(length).integers(20, 900, length).tolist()
+        self.lengths = np.random.default_rng(length).integers(20, 900, size=(length,)).tolist()
 
     def __len__(self):
         return len(self.lengths)

@@ -4,6 +4,7 @@ Zhang et al., 2024, "OMG-LLaVA"; the numbers are those of the published configur
 their data sets is not here yet: `data.conversation_batches` and the readers are what it takes.
 """
 
+import copy
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,3 +136,21 @@ def choose_trained(model: OmgLlavaForConditionalGeneration, recipe: LlavaRecipe)
     if inner.mask_decoder is not None:
         inner.mask_decoder.requires_grad_(True)
         inner.mask_decoder.level_embed.requires_grad_(False)  # it tells the frozen memories apart
+
+
+def without_adapters(model: OmgLlavaForConditionalGeneration) -> OmgLlavaForConditionalGeneration:
+    """A new model with the adapters added to their matrices and all else that was trained: what is to be saved.
+
+    (`save_pretrained` of a model with adapters writes the adapters alone, without projections, embeddings and head.)
+    """
+    from peft.tuners.lora import Linear
+
+    merged = copy.deepcopy(model)
+    for name, module in list(merged.named_modules()):
+        if isinstance(module, Linear):
+            module.merge()
+            merged.set_submodule(name, module.get_base_layer())
+    plain = OmgLlavaForConditionalGeneration(copy.deepcopy(model.config))
+    plain.load_state_dict(merged.state_dict())
+    plain.generation_config = model.generation_config
+    return plain.eval()
