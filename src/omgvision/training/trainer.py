@@ -58,13 +58,12 @@ class BatchSource(Protocol):
 
 
 class Objective(Protocol):
-    """Batch → losses; a module that moves the batch to its device.
+    """Batch → losses; a module that moves the batch to its device."""
 
-    Attributes:
-        averaged_normalizers: Those that processes share where every batch divides by its own numbers.
-    """
-
-    averaged_normalizers: tuple[str, ...]
+    @property
+    def averaged_normalizers(self) -> tuple[str, ...]:
+        """Those of the normalisers that processes share where every batch divides by its own numbers."""
+        ...
 
     def normalizers(self, batch: Any) -> dict[str, Tensor]:
         """What this batch adds to the numbers its losses are divided by: float64 scalars, always of the same names."""
