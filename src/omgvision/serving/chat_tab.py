@@ -49,7 +49,7 @@ def add_chat_tab(chatter: Chatter, *, limits: Limits) -> None:
                     elem_id="chat-canvas",
                 )
         with gr.Column():
-            conversation = gr.Chatbot(label="Conversation", height=320, elem_id="conversation")
+            conversation = gr.Chatbot(label="Conversation", height=320, buttons=["copy"], elem_id="conversation")
             question = gr.Textbox(label="Question", placeholder="What is here?", elem_id="question")
             with gr.Row():
                 send = gr.Button("Ask", variant="primary", elem_id="ask")
@@ -106,7 +106,7 @@ def add_chat_tab(chatter: Chatter, *, limits: Limits) -> None:
             api_visibility="public" if name else "private",
         )
     picture.select(clicked, [pointer, pointed, corner], [pointed, corner], api_visibility="private")
-    for event in (reset.click, picture.input):
+    for event in (reset.click, conversation.clear, picture.input):
         event(restart, [picture], outputs, api_visibility="private")
 
 
