@@ -59,7 +59,9 @@ class Scene:
         self.nouns = [spoken(sample.names[label]) for label in labels]
         self.countable = [sample.things[label] for label in labels]
         present = set(sample.labels.tolist())
-        self.absent = [spoken(name) for label, name in enumerate(sample.names) if label not in present]
+        self.absent = [
+            (spoken(name), sample.things[label]) for label, name in enumerate(sample.names) if label not in present
+        ]
         self.captions = list(captions)
 
     @cached_property
@@ -129,7 +131,7 @@ def caption(scene: Scene, generator: np.random.Generator) -> Made | None:
     if scene.captions:
         text = _one(scene.captions, generator).strip()
     elif scene.nouns:
-        text = capitalised(listed([counted(noun, number) for noun, number in _spoken_counts(scene)])) + "."
+        text = capitalised(listed(_kinds(scene))) + "."
     else:
         return None
     return Made(Turn(_one(words.CAPTION_QUESTIONS, generator), text))
@@ -140,7 +142,7 @@ def grounded_caption(scene: Scene, generator: np.random.Generator) -> Made | Non
     if not scene.nouns:
         return None
     groups = scene.counts()
-    parts = [counted(noun, number) for noun, number in _spoken_counts(scene)]
+    parts = _kinds(scene)
     parts[0] = capitalised(parts[0])
     answer = listed([grounded(part) for part in parts]) + "."
     masks = [scene.masks[members].any(0) for members in groups.values()]
@@ -165,10 +167,11 @@ def count(scene: Scene, generator: np.random.Generator) -> Made | None:
 def presence(scene: Scene, generator: np.random.Generator) -> Made | None:
     """Whether there is something: as often what is there as what is not."""
     there = generator.random() < 0.5
-    choices = sorted(set(scene.nouns)) if there else scene.absent
+    choices = sorted(set(zip(scene.nouns, scene.countable, strict=True))) if there else scene.absent
     if not choices:
         return None
-    question = _one(words.PRESENCE_QUESTIONS, generator).format(with_article(_one(choices, generator)))
+    noun, countable = choices[int(generator.integers(len(choices)))]
+    question = _one(words.PRESENCE_QUESTIONS, generator).format(with_article(noun) if countable else noun)
     return Made(Turn(question, "Yes." if there else "No."))
 
 
@@ -214,7 +217,8 @@ def region(scene: Scene, generator: np.random.Generator) -> Made | None:
     noun, colour = scene.nouns[index], scene.colours[index]
     if colour and colour_in(noun) is None and scene.countable[index] and generator.random() < 0.5:
         noun = f"{colour} {noun}"
-    return Made(Turn(question, capitalised(with_article(noun)) + "."), prompts=[prompt])
+    answer = with_article(noun) if scene.countable[index] else noun
+    return Made(Turn(question, capitalised(answer) + "."), prompts=[prompt])
 
 
 def colour(scene: Scene, generator: np.random.Generator) -> Made | None:
@@ -256,6 +260,10 @@ MAKERS: Mapping[str, Maker] = {
     "colour": colour,
     "position": position,
 }
+
+
+ONCE = (caption, grounded_caption)
+"""Asked once a conversation: in other words they would be answered the same."""
 
 
 class MadeConversations:
@@ -309,12 +317,14 @@ class MadeConversations:
         scene = Scene(sample, self._captions.get(sample.sample_id, ()))
         wanted = int(generator.integers(self._turns[0], self._turns[1] + 1))
         made: list[Made] = []
+        used: list[Maker] = []
         # As many tries as it takes for the rare makers to have their share, whatever the picture lacks.
         for _ in range(4 * wanted):
             maker = self._makers[generator.choice(len(self._makers), p=self._shares)]
-            one = maker(scene, generator)
+            one = None if maker in ONCE and maker in used else maker(scene, generator)
             if one is not None and all(one.turn.question != other.turn.question for other in made):
                 made.append(one)
+                used.append(maker)
             if len(made) == wanted:
                 break
         if not made:
@@ -381,9 +391,11 @@ def place_of(centre: Sequence[float] | np.ndarray) -> str | None:
     return f"at the {down}{' ' if across else ''}{across}" if down else f"on the {across}"
 
 
-def _spoken_counts(scene: Scene) -> list[tuple[str, int]]:
-    """Names with how many there are; of what cannot be counted there is one."""
-    return [(noun, len(members) if scene.countable[members[0]] else 1) for noun, members in scene.counts().items()]
+def _kinds(scene: Scene) -> list[str]:
+    """What there is: "two dogs", "a cat"; of what cannot be counted the name alone, "grass"."""
+    return [
+        counted(noun, len(members)) if scene.countable[members[0]] else noun for noun, members in scene.counts().items()
+    ]
 
 
 def _one(choices: Sequence[str], generator: np.random.Generator) -> str:

@@ -92,7 +92,7 @@ def test_referring_answers_with_the_mask_of_what_it_says(scene):
 
 def test_grounded_caption_has_a_mask_for_each_kind(scene):
     made = draws(grounded_caption, scene, 1)[0]
-    assert made.turn.answer == ("<p> A brick wall </p> [SEG], <p> two dogs </p> [SEG] and <p> a cat </p> [SEG].")
+    assert made.turn.answer == ("<p> Brick wall </p> [SEG], <p> two dogs </p> [SEG] and <p> a cat </p> [SEG].")
     expected = [WALL, LEFT | RIGHT, CAT]
     assert all(torch.equal(mask, torch.from_numpy(each)) for mask, each in zip(made.masks, expected, strict=True))
 
@@ -126,7 +126,7 @@ def test_regions_are_described(scene):
             named = next(noun for noun in ("dog", "cat") if noun in made.turn.answer)
             inside = {"dog": LEFT | RIGHT, "cat": CAT}[named]
             assert inside[int(y), int(x)]
-        if "brick wall" in made.turn.answer:
+        if "rick wall" in made.turn.answer:
             assert kind == "mask" and torch.equal(prompt["mask"], torch.from_numpy(WALL))
     assert kinds == {"point", "box", "mask"}
 
@@ -134,7 +134,7 @@ def test_regions_are_described(scene):
 def test_captions_of_people_come_first(scene):
     written = scene_of((0, LEFT, RED), captions=["A dog rests. "])
     assert drawn(caption, written).turn.answer == "A dog rests."
-    assert drawn(caption, scene).turn.answer == "A brick wall, two dogs and a cat."
+    assert drawn(caption, scene).turn.answer == "Brick wall, two dogs and a cat."
 
 
 @pytest.mark.parametrize("maker", [name for name in MAKERS if name != "presence"])
