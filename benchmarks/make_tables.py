@@ -135,7 +135,10 @@ def finetuning(report: dict[str, Any]) -> str:
     return (
         f"{_table(header, rows)}\n\n{held_out['pictures']} held-out pictures with {held_out['objects']:,} objects, at "
         f"full size; MB is the file that one keeps (of adapters: `adapter/`). {machine['cpu']}, {machine['threads']} "
-        f"threads, torch {machine['torch']}; by `{report['command']}`."
+        f"threads, torch {machine['torch']}; by `{report['command']}`.\n\n"
+        "![AP, AP50 and PQ over the minutes of training](pictures/finetuning/curves.png)\n\n"
+        "![Held-out pictures, their annotation, and what the weights find before and after]"
+        "(pictures/finetuning/before_after.jpg)"
     )
 
 

@@ -41,6 +41,7 @@ def frames() -> list[Image.Image]:
 def test_one_result_a_frame(predictor, frames, task, mode):
     results = predictor.track(frames, task=task, mode=mode, threshold=None if task == "semantic" else 0.0)
     assert isinstance(results, Iterator)
+    index = -1
     for index, result in enumerate(results):
         assert (result.task, result.model_name, result.name) == (task, "tiny", "video")
         assert result.frame == FrameStamp(index, index / 25)
