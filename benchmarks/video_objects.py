@@ -9,9 +9,9 @@ Every frame is encoded once, and each method goes on from the same features:
 * ``clip prompts``: the first frame and the current one are a clip of two; points and mask are given on the first.
 * ``prototypes``: mean mask feature of the object and of its surroundings, first frame and running mean; each pixel goes
   to the more alike.
-* ``label propagation``: `ObjectTracker` without the prompt decoder.
-* ``tracker``: `ObjectTracker`, what users get; the same from a click or a box on the first frame; and with one
-  correcting click in every tenth frame, in the middle of the largest error.
+* ``tracker``: `ObjectTracker`, label propagation, what users get; the same with each mask sharpened by the prompt
+  decoder; from a click or a box on the first frame; and with one correcting click in every tenth frame, in the middle
+  of the largest error.
 
 Numbers are those of `omg score davis`, semi-supervised: the first and the last frame do not count.
 
@@ -41,7 +41,7 @@ from omgvision.evaluation.davis import ObjectQuality
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.postprocessing_omg_seg import prompt_masks
 from omgvision.models.omg_seg.prompt_encoder_omg_seg import region_centers
-from omgvision.object_tracking import ObjectTracker, prior_logits
+from omgvision.object_tracking import ObjectTracker
 from omgvision.predictor import Predictor
 from omgvision.prompts import ObjectPrompt
 from omgvision.session import mask_sizes
@@ -86,12 +86,26 @@ class CorrectedTracker(Tracker):
         return self.tracker.prompt(encoded, {1: prompt}, size=mask.shape)[0]
 
 
-class LabelPropagation(ObjectTracker):
-    """Without the prompt decoder."""
+class SharpenedTracker(Tracker):
+    """The prompt decoder makes a mask of what was propagated, which goes on as it was."""
 
-    def _sharpen(self, encoded: OmgSegEncoderOutput, shares: Tensor) -> Tensor:
-        assert encoded.mask_features is not None
-        return prior_logits(shares, grid=encoded.mask_features.shape[-2:])
+    def __init__(self, model: OmgSegForUniversalSegmentation) -> None:
+        super().__init__(ObjectTracker(model))
+        self.model = model
+
+    def step(self, encoded: OmgSegEncoderOutput) -> Tensor:
+        return sharpened(self.model, encoded, super().step(encoded))
+
+
+def sharpened(model: OmgSegForUniversalSegmentation, encoded: OmgSegEncoderOutput, logits: Tensor) -> Tensor:
+    """A mask [h, w], decoded with its middle as a click and itself as the previous mask; an empty one stays empty."""
+    if not (logits > 0).any():
+        return logits
+    points = (region_centers(logits[None] > 0) + 0.5) * SIDE
+    previous = logits[None, None]
+    return model(
+        encoder_outputs=encoded, input_points=points[None, :, None], previous_mask_logits=previous
+    ).masks_queries_logits[0, 0]
 
 
 class FromFirstMask:
@@ -145,13 +159,7 @@ class QueryMatching(PerFrame):
 
 class RePrompting(FromFirstMask):
     def step(self, encoded: OmgSegEncoderOutput) -> Tensor:
-        if (self.logits > 0).any():
-            points = (region_centers(self.logits[None] > 0) + 0.5) * SIDE
-            self.logits = self.model(
-                encoder_outputs=encoded,
-                input_points=points[None, :, None],
-                previous_mask_logits=self.logits[None, None],
-            ).masks_queries_logits[0, 0]
+        self.logits = sharpened(self.model, encoded, self.logits)
         return self.logits
 
 
@@ -217,8 +225,8 @@ def methods(model: OmgSegForUniversalSegmentation) -> dict[str, tuple[Method, St
         "re-prompting": (RePrompting(model), "mask"),
         "clip prompts": (ClipPrompts(model), "mask"),
         "prototypes": (Prototypes(model), "mask"),
-        "label propagation": (Tracker(LabelPropagation(model)), "mask"),
         "tracker": (Tracker(ObjectTracker(model)), "mask"),
+        "tracker, sharpened": (SharpenedTracker(model), "mask"),
         "tracker, from a click": (Tracker(ObjectTracker(model)), "click"),
         "tracker, from a box": (Tracker(ObjectTracker(model)), "box"),
         "tracker, corrected": (CorrectedTracker(ObjectTracker(model)), "mask"),

@@ -1,14 +1,11 @@
 """Objects that the user points at, followed through a video.
 
-Two steps for every new frame, of several methods those that measured best (`benchmarks/video_objects.py`):
-
-* Label propagation (Jabri et al. 2020, "Space-Time Correspondence as a Contrastive Random Walk"; Caron et al. 2021,
-  "Emerging Properties in Self-Supervised Vision Transformers"): each cell of the new frame takes the labels of the
-  cells that resemble it most, among all cells of the frames on which the user pointed and the nearby cells of the frame
-  before. What it costs does not depend on how many objects there are, and an object that returns is found wherever it
-  resembles what the user pointed at.
-* The prompt decoder sharpens the coarse map, given a click in its middle and the map as the previous mask; what it adds
-  farther than a cell away is left out.
+By label propagation (Jabri et al. 2020, "Space-Time Correspondence as a Contrastive Random Walk"; Caron et al. 2021,
+"Emerging Properties in Self-Supervised Vision Transformers"): each cell of a new frame takes the labels of the cells
+that resemble it most, among all cells of the frames on which the user pointed and the nearby cells of the frame before.
+What it costs hardly depends on how many objects there are, and an object that returns is found wherever it resembles
+what the user pointed at. The prompt decoder answers on the frames with prompts alone: of the ways to follow that
+`benchmarks/video_objects.py` compares, none that used it in every frame was better on videos new to the weights.
 
 Letters: N objects, h×w the stride-4 grid of the network input, G cells of the coarser grid of label propagation, C
 width of the mask features, S frames of memory.
@@ -56,15 +53,15 @@ class _Memory:
 
 @dataclass(eq=False)
 class _Current:
-    """The frame that was seen last, its logits [N, h, w] and the clicks made on it, in pixels of the network input."""
+    """The frame that was seen last, its logits [N, h, w], its `_Memory` and the clicks made on it, in its pixels."""
 
     encoded: OmgSegEncoderOutput
-    features: Tensor
     logits: Tensor
+    memory: _Memory
     clicks: dict[int, ObjectPrompt] = field(default_factory=dict)
 
 
-def prior_logits(shares: Tensor, *, grid: Sequence[int]) -> Tensor:
+def share_logits(shares: Tensor, *, grid: Sequence[int]) -> Tensor:
     """How far cells belong to objects, [N, rows, columns] from 0 to 1 → logits [N, h, w] between ∓ `KNOWN`."""
     fine = F.interpolate(shares[None], size=tuple(grid), mode="bilinear", align_corners=False)[0]
     return torch.logit(fine.double(), eps=1 / (1 + math.exp(KNOWN))).to(shares)
@@ -112,7 +109,7 @@ class ObjectTracker:
         new = [each for each in objects if each not in self.object_ids]
         self.object_ids += tuple(new)
         current.logits = F.pad(current.logits, (0, 0, 0, 0, 0, len(new)), value=GONE)
-        before = self._labels(current.logits)
+        before = F.pad(current.memory.labels, (0, len(new)))
         scale = self._sizes(encoded, size)
         for object_id, prompt in objects.items():
             row = self.object_ids.index(object_id)
@@ -141,8 +138,9 @@ class ObjectTracker:
             )
         features = self._describe(encoded)
         shares = self._transfer(features)
-        self._current = _Current(encoded, features, self._sharpen(encoded, shares))
-        return self._current.logits.clone()
+        logits = self._show(shares, grid=seen.shape[-2:])
+        self._current = _Current(encoded, logits, _Memory(features, shares.flatten(1).T))
+        return logits.clone()
 
     # -------------------------------------------------------------------------------------------------------- prompts
 
@@ -150,7 +148,8 @@ class ObjectTracker:
         if self._current is None:
             assert encoded.mask_features is not None
             nothing = encoded.mask_features.new_zeros((0, *encoded.mask_features.shape[-2:]), dtype=torch.float32)
-            self._current = _Current(encoded, self._describe(encoded), nothing)
+            features = self._describe(encoded)
+            self._current = _Current(encoded, nothing, _Memory(features, features.new_zeros(len(features), 0)))
         elif self._current.encoded is not encoded:
             self.propagate(encoded)
         return self._current
@@ -174,7 +173,7 @@ class ObjectTracker:
             share = F.interpolate(canvas, size=logits.shape, mode="area")[0, 0]
             # A region smaller than a cell is the cell where most of it is.
             share = torch.where(share == share.max(), share.clamp_min(0.51), share)
-            return prior_logits(share[None], grid=logits.shape)[0]
+            return share_logits(share[None], grid=logits.shape)[0]
         before: Tensor | None = None
         if prompt.points:
             earlier = current.clicks.get(object_id, ObjectPrompt())
@@ -192,14 +191,15 @@ class ObjectTracker:
         """Makes the current frame a reference of the objects of these rows; its labels [G, N] were `before`."""
         current = self._current
         assert current is not None
-        labels = self._labels(current.logits)
+        features, labels = current.memory.features, self._labels(current.logits)
+        current.memory = _Memory(features, labels)
         changed = (labels - before).abs() > 0.5
-        references = [self._learn(memory, current.features, labels, changed) for memory in self._references]
+        references = [self._learn(memory, features, labels, changed) for memory in self._references]
         known = torch.full_like(labels, math.nan)
         known[:, rows] = labels[:, rows]
-        if references and references[-1].features is current.features:
+        if references and references[-1].features is features:
             known = torch.where(known.isnan(), references.pop().labels, known)
-        references.append(_Memory(current.features, known))
+        references.append(_Memory(features, known))
         # Of each object the first reference and the latest ones stay; frames that no object needs go.
         for row in range(known.shape[1]):
             of_object = [memory for memory in references if not memory.labels[0, row].isnan()]
@@ -247,7 +247,7 @@ class ObjectTracker:
         current = self._current
         assert current is not None
         height, width = self._grid(current.logits.shape[-2:])
-        before = _Memory(current.features, self._labels(current.logits))
+        before = current.memory
         index = torch.arange(height * width, device=features.device)
         y, x = index // width, index % width
         shares = features.new_zeros(height * width, before.labels.shape[1])
@@ -268,27 +268,9 @@ class ObjectTracker:
                 shares[rows[:, None], members.nonzero()[:, 0]] = (weights[..., None] * labels[place]).sum(1)
         return shares.T.unflatten(1, (height, width))
 
-    # ------------------------------------------------------------------------------------------------- prompt decoder
-
-    def _sharpen(self, encoded: OmgSegEncoderOutput, shares: Tensor) -> Tensor:
-        """Coarse shares [N, rows, columns] → logits [N, h, w]; `GONE` where no cell belongs to an object."""
-        assert encoded.mask_features is not None and encoded.canvas_size is not None
-        grid = encoded.mask_features.shape[-2:]
-        prior = prior_logits(shares, grid=grid)
-        logits = torch.full_like(prior, GONE)
-        seen = (prior > 0).flatten(1).any(1)
-        if seen.any():
-            scale = encoded.canvas_size.flip(0).to(prior) / prior.new_tensor((grid[1], grid[0]))
-            middle = (region_centers(prior[seen] > 0) + 0.5) * scale
-            output = self._model(
-                encoder_outputs=encoded,
-                input_points=middle[None, :, None].to(encoded.mask_features),
-                previous_mask_logits=prior[None, seen].to(encoded.mask_features),
-            )
-            assert output.masks_queries_logits is not None
-            sharp = output.masks_queries_logits[0].float()
-            # It corrects the outline and does not spill into what looks alike elsewhere.
-            near = F.max_pool2d((shares[seen] > 0.5).float()[None], 3, stride=1, padding=1)
-            near = F.interpolate(near, size=grid, mode="nearest")[0] > 0
-            logits[seen] = torch.where(near, sharp, sharp.clamp_max(-KNOWN))
-        return logits
+    @staticmethod
+    def _show(shares: Tensor, *, grid: Sequence[int]) -> Tensor:
+        """Shares [N, rows, columns] → logits [N, h, w]; `GONE` where no cell belongs to an object."""
+        logits = share_logits(shares, grid=grid)
+        seen = (logits > 0).flatten(1).any(1)
+        return torch.where(seen[:, None, None], logits, torch.full_like(logits, GONE))

@@ -179,7 +179,7 @@ def state_size(following: ObjectTracker) -> int:
     """Numbers that the tracker holds."""
     tensors: list[Any] = [tensor for memory in following._references for tensor in (memory.features, memory.labels)]
     assert following._current is not None
-    tensors += [following._current.features, following._current.logits]
+    tensors += [following._current.memory.features, following._current.memory.labels, following._current.logits]
     return sum(tensor.numel() for tensor in tensors)
 
 
@@ -250,5 +250,5 @@ def test_objects_of_a_model_do_not_depend_on_each_other() -> None:
     alone.prompt(frames[0], {1: squares[1]}, size=(64, 96))
     both, one = together.propagate(frames[1]), alone.propagate(frames[1])
     assert both.shape == (2, 16, 24)
-    torch.testing.assert_close(both[0], one[0])
+    torch.testing.assert_close(both[0], one[0], atol=0.01, rtol=0)
     assert together.propagate(frames[2]).isfinite().all()
