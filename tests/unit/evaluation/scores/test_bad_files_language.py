@@ -34,7 +34,7 @@ def test_referring(score: Score, tmp_path: Path):
         ([], sentence(), "gt.json: expected a dictionary with samples, got a list"),
         ({"samples": []}, sentence(), "gt.json: expected samples, got none"),
         ({"samples": [{"id": 1}]}, sentence(), "gt.json: expected every entry to have 'gt'"),
-        (sentence(gt=None), sentence(), "gt.json: expected entries of the official form"),
+        (sentence(gt=None), sentence(), "gt.json: segmentation: expected a size of height and width, got None"),
         (sentence(ignore={"size": [9, 9], "counts": []}), sentence(), "expected the size of the image [2, 3]"),
         (sentence(), sentence(id=2), "pred.json: expected a prediction for every sample, got none for 1"),
         (sentence(), {"samples": [{"pred": RUNS}]}, "pred.json: expected every entry to have 'id'"),
