@@ -15,7 +15,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -53,12 +55,16 @@ class _Memory:
 
 @dataclass(eq=False)
 class _Current:
-    """The frame that was seen last, its logits [N, h, w], its `_Memory` and the clicks made on it, in its pixels."""
+    """The frame that was seen last, its logits [N, h, w], its `_Memory` and the clicks made on it, in its pixels.
+
+    `answered` are the objects whose whole mask is the model's answer to prompts on this frame.
+    """
 
     encoded: OmgSegEncoderOutput
     logits: Tensor
     memory: _Memory
     clicks: dict[int, ObjectPrompt] = field(default_factory=dict)
+    answered: set[int] = field(default_factory=set)
 
 
 def share_logits(shares: Tensor, *, grid: Sequence[int]) -> Tensor:
@@ -90,7 +96,7 @@ class ObjectTracker:
     ) -> Tensor:
         """Names new objects or corrects known ones on a frame.
 
-        Clicks on a known object correct the mask that it has on this frame; a box or a region replaces it.
+        Clicks on a known object correct the mask that it has on this frame around them; a box or a region replaces it.
 
         Args:
             encoded: The frame. One that was not propagated to yet is now.
@@ -185,7 +191,32 @@ class ObjectTracker:
                     earlier = ObjectPrompt(points=((scale * (x + 0.5), scale * (y + 0.5)),), labels=(1,))
             prompt = ObjectPrompt(points=earlier.points + prompt.points, labels=earlier.labels + prompt.labels)
             current.clicks[object_id] = prompt
-        return prompt_logits(self._model, current.encoded, [(prompt, before)], sizes=sizes)[0]
+        answer = prompt_logits(self._model, current.encoded, [(prompt, before)], sizes=sizes)[0]
+        if before is None or object_id in current.answered:
+            current.answered.add(object_id)
+            return answer
+        return self._changed_at(prompt.points, answer, before, sizes=sizes)
+
+    @staticmethod
+    def _changed_at(
+        points: Sequence[tuple[float, float]], answer: Tensor, before: Tensor, *, sizes: MaskSizes
+    ) -> Tensor:
+        """The logits [h, w] that clicks make of those `before`: the model's answer in the regions around the clicks.
+
+        A region is where answer and mask differ, connectedly. Elsewhere nobody objected, and what was propagated is
+        better than what a few clicks tell.
+        """
+        differs = ((answer > 0) != (before > 0)).cpu().numpy()
+        regions = np.zeros(differs.shape, dtype=np.int32)
+        ndimage.label(differs, output=regions)
+        scale = [
+            cells / canvas * image / target
+            for cells, canvas, image, target in zip(answer.shape, sizes.canvas, sizes.image, sizes.target, strict=True)
+        ]
+        height, width = answer.shape
+        clicked = {regions[min(int(y * scale[0]), height - 1), min(int(x * scale[1]), width - 1)] for x, y in points}
+        chosen = torch.from_numpy(np.isin(regions, [number for number in clicked if number])).to(answer.device)
+        return torch.where(chosen, answer, before)
 
     def _remember(self, rows: Sequence[int], before: Tensor) -> None:
         """Makes the current frame a reference of the objects of these rows; its labels [G, N] were `before`."""

@@ -138,6 +138,25 @@ def test_corrections_of_one_frame_add_up() -> None:
     assert torch.equal(following.propagate(only)[0] > 0, cells(only, 1, 3))
 
 
+def test_a_correction_leaves_alone_what_it_is_not_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model answers with more than what was clicked; what was propagated stays, but for the region of the click."""
+    following = tracker()
+    squares = (1, 2, 2, 3), (2, 9, 9, 3), (3, 2, 11, 3)
+    following.prompt(frame(*squares), {1: click(3, 3)}, size=SIZE)
+    second = frame(*squares)
+    following.propagate(second)
+    colours = ColourModel.__call__
+
+    def spilling(self: ColourModel, *, encoder_outputs: OmgSegEncoderOutput, **prompts: Tensor) -> OmgSegOutput:
+        output = colours(self, encoder_outputs=encoder_outputs, **prompts)
+        assert output.masks_queries_logits is not None
+        output.masks_queries_logits[..., cells(encoder_outputs, 3)] = 8.0
+        return output
+
+    monkeypatch.setattr(ColourModel, "__call__", spilling)
+    assert torch.equal(following.prompt(second, {1: click(10, 10)}, size=SIZE)[0] > 0, cells(second, 1, 2))
+
+
 def test_a_box_replaces_what_an_object_was() -> None:
     following = tracker()
     only = frame((1, 2, 2, 3), (2, 9, 9, 3))
