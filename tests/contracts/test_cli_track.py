@@ -312,7 +312,12 @@ def test_ctrl_c_of_a_running_command(tiny_model_dir, tmp_path):
     source = write_clip(tmp_path / "long.mp4", frames=2000, sound="aac")
     words = ["track", source, "--model", tiny_model_dir, "--device", "cpu", "--out", tmp_path / "out"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "omg_cli", *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "omg_cli", *map(str, words)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores the signal, and hands that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     done = tmp_path / "out" / "vipseg" / "pan_pred" / "long" / "00003.png"
     while process.poll() is None and not done.exists():
