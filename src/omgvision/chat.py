@@ -3,187 +3,26 @@
 Letters: N masks of an answer, H×W the picture.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.generation.streamers import BaseStreamer
 
-from . import visualization
+from .answer import Answer, GroundedPhrase
+from .chat_listener import AnswerListener, MaskListener, PhraseListener, TextListener
+from .chat_prompts import placeholder, pointed_at, worded
+from .chat_tasks import ChatTask, task_question
 from .errors import UserError
 from .inputs import ImageSource, load_image
 from .models.omg_llava.answers_omg_llava import IMAGE, MARK, REGION, parse_answer
 from .models.omg_llava.modeling_omg_llava import OmgLlavaForConditionalGeneration
 from .models.omg_llava.outputs_omg_llava import OmgLlavaImages
 from .models.omg_llava.processing_omg_llava import OmgLlavaProcessor
-from .models.omg_llava.prompts_omg_llava import PLACEHOLDERS, Prompt
-from .results import RunLengthMask
-
-TextListener = Callable[[str], None]
-"""Is given the words of an answer as they come, without tags."""
-
-MaskListener = Callable[[np.ndarray], None]
-"""Is given the masks bool [H, W] of an answer as they come."""
-
-
-@dataclass(frozen=True, eq=False)
-class GroundedPhrase:
-    """What an answer points at.
-
-    Attributes:
-        text: The words; "" for a mask without any.
-        start, end: Where they are in the answer's text.
-        mask: bool [H, W].
-        score: Mean probability of the mask's pixels; 0 for an empty mask.
-    """
-
-    text: str
-    start: int
-    end: int
-    mask: np.ndarray
-    score: float
-
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """x, y, width, height in pixels; zeros for an empty mask."""
-        return RunLengthMask.encode(self.mask).box
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What the model said and what it pointed at.
-
-    Attributes:
-        text: Without tags.
-        tagged: As the model wrote it.
-        phrases: What has a mask, in the order of the masks.
-        complete: False if the answer was cut at its limit.
-        image: The picture; None in a conversation without one.
-    """
-
-    text: str
-    tagged: str
-    phrases: list[GroundedPhrase]
-    complete: bool
-    image: Image.Image | None = field(default=None, repr=False)
-
-    @property
-    def masks(self) -> list[np.ndarray]:
-        """bool [H, W] each."""
-        return [phrase.mask for phrase in self.phrases]
-
-    @property
-    def boxes(self) -> list[tuple[int, int, int, int]]:
-        """x, y, width, height in pixels of each mask."""
-        return [phrase.box for phrase in self.phrases]
-
-    @property
-    def scores(self) -> list[float]:
-        return [phrase.score for phrase in self.phrases]
-
-    @property
-    def colors(self) -> list[visualization.Color]:
-        """Of each mask in the overlay, and of its words beside it."""
-        return [visualization.identity_color(number) for number in range(1, len(self.phrases) + 1)]
-
-    def colored_text(self) -> list[tuple[str, visualization.Color | None]]:
-        """The text in pieces, those that have a mask with its colour."""
-        pieces: list[tuple[str, visualization.Color | None]] = []
-        last = 0
-        for phrase, color in zip(self.phrases, self.colors, strict=True):
-            if phrase.text and phrase.start >= last:
-                pieces += [(self.text[last : phrase.start], None), (phrase.text, color)]
-                last = phrase.end
-        pieces.append((self.text[last:], None))
-        return [piece for piece in pieces if piece[0]]
-
-    def overlay(self) -> Image.Image:
-        """The picture with the masks and their words.
-
-        Raises:
-            UserError: There is no picture.
-        """
-        if self.image is None:
-            raise UserError("overlay: expected a conversation about a picture, got one without")
-        return visualization.draw_segments(
-            self.image, self.masks, colors=self.colors, labels=[phrase.text for phrase in self.phrases]
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON; masks as COCO's run lengths."""
-        return {
-            "text": self.text,
-            "complete": self.complete,
-            "phrases": [
-                {
-                    "text": phrase.text,
-                    "start": phrase.start,
-                    "end": phrase.end,
-                    "score": round(phrase.score, 6),
-                    "box": list(phrase.box),
-                    "mask": RunLengthMask.encode(phrase.mask).to_coco(),
-                }
-                for phrase in self.phrases
-            ],
-        }
-
-    def save(self, folder: str | Path) -> None:
-        """Writes ``answer.json`` and, where there is a picture, ``overlay.png``."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-        (folder / "answer.json").write_text(text + "\n", encoding="utf-8")
-        if self.image is not None:
-            self.overlay().save(folder / "overlay.png")
-
-
-class _Listener(BaseStreamer):
-    """Follows a generation: words and masks as they come."""
-
-    def __init__(
-        self, conversation: "Conversation", on_text: TextListener | None, on_mask: MaskListener | None
-    ) -> None:
-        self.conversation = conversation
-        self.on_text, self.on_mask = on_text, on_mask
-        self.ids: list[int] = []
-        self.logits: list[Tensor] = []
-        self._has_prompt = False
-        self._said = ""
-
-    def put(self, value: Tensor) -> None:
-        if not self._has_prompt:
-            self._has_prompt = True
-            return
-        self.ids += value.flatten().tolist()
-        if self.on_text is not None:
-            self._say(self.on_text)
-
-    def _say(self, on_text: TextListener) -> None:
-        tagged = self.conversation.decode(self.ids)
-        text = parse_answer(tagged).text
-        # A character may take several tokens; a replacement character stands for the first of them.
-        if not tagged.endswith("\ufffd") and len(text) > len(self._said):
-            on_text(text[len(self._said) :])
-            self._said = text
-
-    def end(self) -> None:
-        pass
-
-    def observe(self, states: Tensor) -> None:
-        """The state that follows the token chosen last; of a [SEG] it becomes a mask at once."""
-        if self.ids and self.ids[-1] == self.conversation.model.config.segment_token_id:
-            logits = self.conversation.mask_logits(states)
-            if logits is not None:
-                self.logits.append(logits)
-                if self.on_mask is not None:
-                    self.on_mask((logits > 0).numpy())
+from .models.omg_llava.prompts_omg_llava import Prompt
+from .results import write_files
 
 
 class Conversation:
@@ -229,8 +68,14 @@ class Conversation:
 
     def ask(
         self,
-        question: str,
+        question: str = "",
         *,
+        task: ChatTask | None = None,
+        options: Sequence[str] = (),
+        points: Sequence[Any] | None = None,
+        labels: Sequence[Any] | None = None,
+        boxes: Sequence[Any] | None = None,
+        masks: Sequence[Any] | None = None,
         prompts: Sequence[Prompt] = (),
         max_new_tokens: int = 512,
         temperature: float = 0.0,
@@ -238,26 +83,44 @@ class Conversation:
         top_k: int = 50,
         drop_oldest: bool = False,
         on_text: TextListener | None = None,
+        on_phrase: PhraseListener | None = None,
         on_mask: MaskListener | None = None,
     ) -> Answer:
         """Asks, with all that was said before in mind.
 
         Args:
-            question: With ``<mark>`` or ``<region>`` for each of the prompts; where it has none, they are listed in a
-                line before it, as in training.
-            prompts: What is pointed at, in pixels of the picture.
+            question: With ``<mark>`` or ``<region>`` for each thing that is pointed at (see `worded`); where it has
+                none, they are listed in a line before it, as in training.
+            task: Ask in the words that the published weights know, see `task_question`.
+            options: Of task "choice".
+            points, labels, boxes, masks: What is pointed at, as of `ImageSession.click`.
+            prompts: More of it, as the processor takes it.
             max_new_tokens: Most tokens of the answer.
             temperature: 0 = the likeliest words; more is livelier.
             top_p, top_k: With a temperature, how far from the likeliest word the answer may stray.
             drop_oldest: Forget the oldest turns where the conversation grows longer than the model can read.
-            on_text, on_mask: Hear the answer as it comes.
+            on_text, on_phrase, on_mask: Hear the answer as it comes.
 
         Raises:
-            UserError: An empty question, prompts without a picture or other than the placeholders, or a conversation
-                that is too long.
+            UserError: An empty question, prompts without a picture or other than the placeholders, a task that does not
+                fit, an option outside of its range, or a conversation that is too long.
         """
-        text = self._worded(question, prompts)
-        self._prompts += prompts
+        _check_sampling(max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k)
+        pointed = [*prompts, *self._pointed(points=points, labels=labels, boxes=boxes, masks=masks)]
+        if task is not None:
+            question = self._task_question(task, question, pointed, options)
+        elif options:
+            raise UserError("options: expected task='choice' with them, got no task")
+        text, pointed = self._worded(question, pointed)
+        self._prompts += pointed
+        listener = AnswerListener(
+            decode=self.decode,
+            decode_mask=self.mask_logits,
+            segment_token_id=self.model.config.segment_token_id,
+            on_text=on_text,
+            on_phrase=on_phrase,
+            on_mask=on_mask,
+        )
         try:
             ids = self._next_ids(text)
             while drop_oldest and self._excess(ids, max_new_tokens) > 0 and self.turns:
@@ -268,15 +131,11 @@ class Conversation:
                     f"conversation: {excess} tokens longer than the model can read; start a new one (reset), allow a "
                     "shorter answer (max_new_tokens), or let the oldest turns go (drop_oldest=True)"
                 )
-            listener = self._generate(
-                ids,
-                _Listener(self, on_text, on_mask),
-                max_new_tokens=max_new_tokens,
-                **({"temperature": temperature, "top_p": top_p, "top_k": top_k} if temperature > 0 else {}),
-            )
+            sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k} if temperature > 0 else {}
+            self._generate(ids, listener, max_new_tokens=max_new_tokens, **sampling)
         except BaseException:
             # What was not answered was not asked; and the cache may know tokens of it.
-            del self._prompts[len(self._prompts) - len(prompts) :]
+            del self._prompts[len(self._prompts) - len(pointed) :]
             self._cache = self._new_cache()
             raise
         answer = self._answer(listener)
@@ -295,11 +154,28 @@ class Conversation:
         Raises:
             UserError: As of `ask`.
         """
-        text = self._worded(question, prompts)
-        self._prompts += prompts
+        text, pointed = self._worded(question, prompts)
+        self._prompts += pointed
         self._messages += [self._user(text), {"role": "assistant", "content": answer}]
         self._ids, self._cache = [], self._new_cache()  # all is read with the next question
         self.turns.append((question, Answer(parse_answer(answer).text, answer, [], True, self.image)))
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Writes all turns: as `Answer.save` for one, with turn-1., turn-2., … before the names for several.
+
+        Returns:
+            The written files. Either all are written or none.
+
+        Raises:
+            UserError: Nothing was said yet; the folder cannot be made or written to.
+        """
+        if not self.turns:
+            raise UserError("save: expected at least one answer, nothing was said yet")
+        contents: dict[str, Callable[[], bytes]] = {}
+        for number, (question, answer) in enumerate(self.turns, start=1):
+            prefix = f"turn-{number}." if len(self.turns) > 1 else ""
+            contents |= answer.files(prefix=prefix, question=question)
+        return write_files(Path(folder), contents)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Tokens of an answer as text, tags included."""
@@ -325,20 +201,27 @@ class Conversation:
     def _new_cache(self) -> DynamicCache:
         return DynamicCache(config=self.model.model.language_model.config)
 
-    def _worded(self, question: str, prompts: Sequence[Prompt]) -> str:
-        """The question with a placeholder for each prompt."""
+    def _pointed(self, **given: Sequence[Any] | None) -> list[Prompt]:
+        if all(each is None for each in given.values()):
+            return []
+        if self.image is None:
+            raise UserError("prompts: expected a conversation about a picture, got one without")
+        return pointed_at(self.image, **given)
+
+    def _task_question(self, task: ChatTask, words: str, prompts: Sequence[Prompt], options: Sequence[str]) -> str:
+        if self.image is None and task not in ("vqa", "choice"):
+            raise UserError(f"task {task}: expected a conversation about a picture, got one without")
+        return task_question(task, words, placeholders=[placeholder(each) for each in prompts], options=options)
+
+    def _worded(self, question: str, prompts: Sequence[Prompt]) -> tuple[str, list[Prompt]]:
+        """The question with a placeholder for each prompt, and the prompts in their order."""
         if not question.strip():
             raise UserError("question: expected some words, got none")
+        if IMAGE in question:
+            raise UserError(f"question: expected no {IMAGE}, the picture of the conversation comes by itself")
         if prompts and self.image is None:
             raise UserError("prompts: expected a conversation about a picture, got one without")
-        placeholders = question.count(MARK) + question.count(REGION)
-        if prompts and not placeholders:
-            return f"{_listed(prompts)}{question}"
-        if placeholders != len(prompts):
-            raise UserError(
-                f"prompts: expected one for each of {placeholders} placeholders ({MARK}, {REGION}), got {len(prompts)}"
-            )
-        return question
+        return worded(question, prompts)
 
     def _user(self, text: str) -> dict[str, str]:
         """The message; the first one brings the picture."""
@@ -369,7 +252,7 @@ class Conversation:
             self._messages[start]["content"] = f"{IMAGE}\n{self._messages[start]['content']}"
         self._ids, self._cache = [], self._new_cache()
 
-    def _generate(self, ids: Sequence[int], listener: "_Listener", **options: Any) -> "_Listener":
+    def _generate(self, ids: Sequence[int], listener: AnswerListener, **options: Any) -> None:
         placed: dict[str, Tensor] = {}
         if self.image is not None:
             placed = self.processor.place_prompts(self._prompts, size=(self.image.height, self.image.width))
@@ -385,9 +268,8 @@ class Conversation:
             **{name: tensor.to(device) for name, tensor in placed.items()},
             **options,
         )
-        return listener
 
-    def _answer(self, listener: "_Listener") -> Answer:
+    def _answer(self, listener: AnswerListener) -> Answer:
         ends = {self._end, self.processor.tokenizer.eos_token_id}
         complete = bool(listener.ids) and listener.ids[-1] in ends
         tagged = self.decode(listener.ids)
@@ -403,24 +285,15 @@ class Conversation:
         return Answer(parsed.text, tagged, phrases, complete, self.image)
 
 
-def _listed(prompts: Sequence[Prompt]) -> str:
-    """A first line that names what is pointed at, in the order in which the placeholders take the prompts."""
-    marks = [f"Mark {number} {MARK}" for number, prompt in enumerate(prompts, 1) if PLACEHOLDERS[_kind(prompt)] == MARK]
-    if len(marks) == len(prompts):
-        return f"There are some marks: {', '.join(marks)}.\n"
-    if not marks:
-        regions = [f"region{number} {REGION}" for number in range(1, len(prompts) + 1)]
-        return f"There are some regions: {', '.join(regions)}.\n"
-    raise UserError(
-        f"prompts: expected {MARK} and {REGION} in the question where both points and regions are given, got neither"
-    )
+def _check_sampling(max_new_tokens: int, *, temperature: float, top_p: float, top_k: int) -> None:
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens: expected at least 1, got {max_new_tokens}")
+    if temperature < 0:
+        raise UserError(f"temperature: expected 0 (the likeliest words) or more, got {temperature}")
+    if not 0 < top_p <= 1:
+        raise UserError(f"top_p: expected more than 0 and at most 1, got {top_p}")
+    if top_k < 0:
+        raise UserError(f"top_k: expected 0 (no limit) or more, got {top_k}")
 
 
-def _kind(prompt: Prompt) -> str:
-    kinds = [kind for kind in PLACEHOLDERS if kind in prompt]
-    if len(kinds) != 1:
-        raise UserError(f"prompts: expected one of {', '.join(PLACEHOLDERS)}, got {sorted(prompt)}")
-    return kinds[0]
-
-
-__all__ = ["Answer", "Conversation", "GroundedPhrase"]
+__all__ = ["Answer", "Conversation", "GroundedPhrase", "MaskListener", "PhraseListener", "TextListener"]

@@ -498,16 +498,16 @@ class Result:
         """
         prefix = self.stem if stem is None else stem
         contents = self._contents(artifacts)
-        return _write_all(Path(folder), {f"{prefix}.{name}" if prefix else name: make for name, make in contents})
+        return write_files(Path(folder), {f"{prefix}.{name}" if prefix else name: make for name, make in contents})
 
     def _contents(self, artifacts: Sequence[Artifact]) -> list[tuple[str, Callable[[], bytes]]]:
         contents: list[tuple[str, Callable[[], bytes]]] = []
         if "overlay" in artifacts:
-            contents.append(("overlay.png", lambda: _png(self.overlay())))
+            contents.append(("overlay.png", lambda: png_bytes(self.overlay())))
         if "panoptic" in artifacts:
-            contents.append(("panoptic.png", lambda: _png(self.panoptic_png())))
+            contents.append(("panoptic.png", lambda: png_bytes(self.panoptic_png())))
         if "semantic" in artifacts and self.categories:
-            contents.append(("semantic.png", lambda: _png(self.semantic_png())))
+            contents.append(("semantic.png", lambda: png_bytes(self.semantic_png())))
         if "masks" in artifacts:
             contents.extend((f"mask-{segment.id}.png", _mask_writer(segment)) for segment in self.segments)
         if "json" in artifacts:
@@ -530,7 +530,7 @@ def ensure_writable(folder: str | os.PathLike[str]) -> None:
 
 def write_image(image: Image.Image, path: Path) -> Path:
     """Write one picture as PNG, whole or not at all; its folder is made if need be."""
-    return _write_all(path.parent, {path.name: lambda: _png(image)})[0]
+    return write_files(path.parent, {path.name: lambda: png_bytes(image)})[0]
 
 
 def _exists(path: Path) -> bool:
@@ -540,7 +540,12 @@ def _exists(path: Path) -> bool:
         raise UserError(f"cannot write to {path}: {error.strerror}") from None
 
 
-def _write_all(folder: Path, contents: dict[str, Callable[[], bytes]]) -> list[Path]:
+def write_files(folder: Path, contents: dict[str, Callable[[], bytes]]) -> list[Path]:
+    """Write {file name: what makes its content} into a folder, which is made if need be: all of them or none.
+
+    Raises:
+        UserError: the folder cannot be made or written to.
+    """
     ensure_writable(folder)
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     temporary: dict[Path, Path] = {}
@@ -568,7 +573,8 @@ def _write_all(folder: Path, contents: dict[str, Callable[[], bytes]]) -> list[P
     return list(temporary)
 
 
-def _png(image: Image.Image) -> bytes:
+def png_bytes(image: Image.Image) -> bytes:
+    """A picture as the content of a PNG file."""
     stream = io.BytesIO()
     # Photographs hardly compress: five times the time of level 1 saves a sixth of the size.
     image.save(stream, format="PNG", compress_level=1)
@@ -576,7 +582,7 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _mask_writer(segment: Segment) -> Callable[[], bytes]:
-    return lambda: _png(Image.fromarray(segment.mask.astype(np.uint8) * 255))
+    return lambda: png_bytes(Image.fromarray(segment.mask.astype(np.uint8) * 255))
 
 
 def _map_reader(label_map: np.ndarray, value: int) -> Callable[[], np.ndarray]:

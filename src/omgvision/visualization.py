@@ -6,6 +6,7 @@ instance of a class the same shade of it, the same track of a video the same col
 
 import colorsys
 import math
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -271,6 +272,46 @@ def draw_prompts(
             draw.rectangle((x - thick, y - arm, x + thick, y + arm), fill=(255, 255, 255, 255))
     layer = layer.resize(image.size, Image.Resampling.BOX)
     return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
+
+
+# ---------------------------------------------------------------------------------------------------------------- words
+
+
+def draw_words(image: Image.Image, pieces: Sequence[tuple[str, Color | None]]) -> Image.Image:
+    """A text below a picture, as wide as it; pieces with a colour stand on that colour.
+
+    Returns:
+        A new RGB image, higher by the lines that the text needs.
+    """
+    font = _font(max(13, round(math.sqrt(image.width * image.height) / 30)))
+    margin, line = round(font.size * 0.7), round(font.size * 1.55)
+    placed: list[tuple[float, int, str, Color | None]] = []
+    x, row = 0.0, 0
+    room = max(image.width - 2 * margin, 1)
+    for text, color in pieces:
+        for word in re.findall(r"\n|\s*[^\s]+|\s+$", text):
+            if word == "\n" or (x and x + font.getlength(word) > room):
+                x, row, word = 0.0, row + 1, word.lstrip()
+            if word:
+                placed.append((x, row, word, color))
+                x += font.getlength(word)
+    sheet = Image.new("RGB", (image.width, image.height + 2 * margin + (row + 1) * line), (255, 255, 255))
+    sheet.paste(image, (0, 0))
+    draw = ImageDraw.Draw(sheet)
+    for start, row, word, color in placed:
+        left, middle = margin + start, image.height + margin + (row + 0.5) * line
+        if color is not None:
+            # The space before the first word of a phrase is not part of it.
+            indent = font.getlength(word[: len(word) - len(word.lstrip())])
+            box = (
+                left + indent - 1,
+                middle - 0.66 * font.size,
+                left + font.getlength(word) + 1,
+                middle + 0.66 * font.size,
+            )
+            draw.rectangle(box, fill=_with_lightness(color, 0.8))
+        draw.text((left, middle), word, font=font, fill=(25, 25, 25), anchor="lm")
+    return sheet
 
 
 # ---------------------------------------------------------------------------------------------------------- comparisons

@@ -67,6 +67,7 @@ def test_words_masks_and_pieces(picture, tmp_path):
     assert [text for text, _ in pieces] == ["A cat", " on ", "grass", "."]
     assert [color is not None for _, color in pieces] == [True, False, True, False]
     assert answer.overlay().size == picture.size
+    assert answer.overlay(words=True).height > picture.height
     answer.save(tmp_path / "out")
     written = json.loads((tmp_path / "out" / "answer.json").read_text())
     assert written["text"] == answer.text and written["phrases"][1]["mask"]["size"] == [50, 90]
@@ -108,16 +109,85 @@ def test_follow_ups_answer_as_a_fresh_reading(picture):
 
 
 def test_prompts_are_listed_where_the_question_does_not_name_them(picture):
-    conversation, _ = scripted(*["Yes.<|im_end|>"] * 3, image=picture)
+    conversation, _ = scripted(*["Yes.<|im_end|>"] * 4, image=picture)
     conversation.ask("Which?", prompts=[{"point": (1, 1)}, {"point": (2, 2)}])
     conversation.ask("And?", prompts=[{"box": (1, 1, 20, 20)}, {"mask": np.ones((50, 90))}])
     conversation.ask("Is <mark> in <region>?", prompts=[{"point": (5, 5)}, {"box": (1, 1, 20, 20)}])
+    conversation.ask("Well?", prompts=[{"box": (1, 1, 9, 9)}, {"point": (6, 6)}])
     asked = [message["content"] for message in conversation._messages if message["role"] == "user"]
     assert asked == [
         "<image>\nThere are some marks: Mark 1 <mark>, Mark 2 <mark>.\nWhich?",
         "There are some regions: region1 <region>, region2 <region>.\nAnd?",
         "Is <mark> in <region>?",
+        "There are some marks: Mark 1 <mark>.\nThere are some regions: region1 <region>.\nWell?",
     ]
+    assert conversation._prompts[-2:] == [{"point": (6, 6)}, {"box": (1, 1, 9, 9)}]
+
+
+def test_points_boxes_and_masks_as_clicks_take_them(picture):
+    conversation, _ = scripted(*["Yes.<|im_end|>"] * 3, image=picture)
+    region = np.zeros((50, 90), dtype=bool)
+    region[5:20, 5:20] = True
+    conversation.ask("In <region> and <region> is <mark>?", points=[(5, 5)], boxes=[(1, 2, 9, 9)], masks=[region])
+    first, second, third = conversation._prompts
+    assert first == {"box": (1, 2, 9, 9)} and third == {"point": (5, 5)}
+    assert np.array_equal(second["mask"], region)
+    conversation.ask("What is <point>?", points=[(5, 5), (9, 9)], labels=[1, 0])
+    assert conversation._prompts[-1] == {"points": ((5, 5), (9, 9)), "labels": (1, 0)}
+    conversation.ask("What is at <mark>?", masks=[region])  # as the original evaluates captions of regions
+    with pytest.raises(UserError, match="outside of the image"):
+        conversation.ask("Well?", points=[(100, 1)])
+
+
+def test_phrases_are_told_before_their_words(picture):
+    conversation, _ = scripted("See <p> a cat </p> [SEG] on <p> grass </p> [SEG].<|im_end|>", image=picture)
+    heard: list[str | int | None] = []
+    answer = conversation.ask("What is here?", on_text=heard.append, on_phrase=heard.append)
+    pieces: dict[int | None, str] = {0: "", 1: "", None: ""}
+    current: int | None = None
+    for each in heard:
+        if isinstance(each, str):
+            pieces[current] += each
+        else:
+            current = each
+    assert pieces == {0: "a cat", 1: "grass", None: "See  on ."}
+    assert "".join(each for each in heard if isinstance(each, str)) == answer.text
+
+
+def test_tasks_ask_what_the_published_weights_know(picture):
+    conversation, _ = scripted(*["Yes.<|im_end|>"] * 5, image=picture)
+    conversation.ask("the man on the left.", task="refer")
+    conversation.ask(task="region", boxes=[(1, 1, 20, 20)])
+    conversation.ask(task="gcg")
+    conversation.ask("What is it?", task="choice", options=["a cat", "a dog"])
+    asked = [message["content"] for message in conversation._messages if message["role"] == "user"]
+    assert asked[0] == "<image>\nPlease segment the man on the left in this image."
+    assert asked[1].endswith("of the region in the picture marked by region1 <region>?")
+    assert asked[2].startswith("Could you please give me a detailed description of the image? Please respond with")
+    assert asked[3] == (
+        "What is it?\nA. a cat\nB. a dog\nAnswer with the option's letter from the given choices directly."
+    )
+    assert conversation.turns[0][0] == "Please segment the man on the left in this image."
+
+
+def test_a_conversation_is_saved_whole(picture, tmp_path):
+    conversation, _ = scripted("<p> It </p> [SEG].<|im_end|>", "Yes.<|im_end|>", image=picture)
+    with pytest.raises(UserError, match="nothing was said"):
+        conversation.save(tmp_path / "out")
+    conversation.ask("What?")
+    assert {path.name for path in conversation.save(tmp_path / "one")} == {"answer.json", "overlay.png", "mask-1.png"}
+    assert json.loads((tmp_path / "one" / "answer.json").read_text())["question"] == "What?"
+    assert np.array_equal(
+        np.asarray(Image.open(tmp_path / "one" / "mask-1.png")) > 0, conversation.turns[0][1].masks[0]
+    )
+    conversation.ask("Sure?")
+    names = {path.name for path in conversation.save(tmp_path / "two")}
+    assert names == {
+        f"turn-{name}" for name in ("1.answer.json", "1.overlay.png", "1.mask-1.png", "2.answer.json", "2.overlay.png")
+    }
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="not a folder"):
+        conversation.save(tmp_path / "file" / "in")
 
 
 def test_an_answer_that_is_cut(picture):
@@ -138,8 +208,10 @@ def test_without_a_picture():
     assert answer.text == "It is 2." and answer.masks == []
     with pytest.raises(UserError, match="expected a conversation about a picture"):
         answer.overlay()
-    with pytest.raises(UserError, match="expected a conversation about a picture"):
-        conversation.ask("And?", prompts=[{"point": (1, 1)}])
+    given: list[dict[str, Any]] = [{"prompts": [{"point": (1, 1)}]}, {"points": [(1, 1)]}, {"task": "gcg"}]
+    for asked in given:
+        with pytest.raises(UserError, match="expected a conversation about a picture"):
+            conversation.ask("And?" if "task" not in asked else "", **asked)
 
 
 def test_what_cannot_be_asked(picture):
@@ -150,12 +222,37 @@ def test_what_cannot_be_asked(picture):
         conversation.ask("<mark>?", prompts=[{"point": (1, 1)}] * 2)
     with pytest.raises(UserError, match=r"one for each of 1 placeholders .*, got 0"):
         conversation.ask("<mark>?")
-    with pytest.raises(UserError, match="where both points and regions are given"):
-        conversation.ask("Well?", prompts=[{"point": (1, 1)}, {"box": (1, 1, 9, 9)}])
+    with pytest.raises(UserError, match="expected no <image>"):
+        conversation.ask("<image> What?")
+    with pytest.raises(UserError, match="expected task='choice'"):
+        conversation.ask("What?", options=["a", "b"])
     with pytest.raises(ValueError, match="inside the picture"):
         conversation.ask("Well?", prompts=[{"point": (100, 1)}])
     assert conversation.ask("Well?", prompts=[{"point": (10, 1)}]).text == "Yes."  # nothing is left of the bad ones
     assert len(conversation._prompts) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "say"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens: expected at least 1"),
+        ({"temperature": -1}, "temperature: expected 0"),
+        ({"temperature": 1, "top_p": 0}, "top_p: expected more than 0"),
+        ({"temperature": 1, "top_k": -1}, "top_k: expected 0"),
+    ],
+)
+def test_sampling_that_cannot_be(picture, asked, say):
+    conversation, _ = scripted("Yes.<|im_end|>", image=picture)
+    with pytest.raises(UserError, match=say):
+        conversation.ask("Well?", **asked)
+
+
+def test_a_segment_that_never_comes(picture):
+    conversation, _ = scripted("I see <p> no cat </p>.<|im_end|>", image=picture)
+    heard: list[np.ndarray] = []
+    answer = conversation.ask("Segment the cat.", on_mask=heard.append)
+    assert answer.masks == heard == answer.phrases == [] and answer.text == "I see no cat."
+    assert np.array_equal(np.asarray(answer.overlay()), np.asarray(picture))
 
 
 def ask_on(conversation: Conversation) -> None:

@@ -26,10 +26,15 @@ class Phrase:
 
 @dataclass(frozen=True)
 class ParsedAnswer:
-    """An answer as people read it: the text without tags, and the phrases that have masks."""
+    """An answer as people read it: the text without tags, and the phrases that have masks.
+
+    Attributes:
+        open: Where a phrase begins that the answer has not ended yet; None without one.
+    """
 
     text: str
     phrases: list[Phrase] = field(default_factory=list)
+    open: int | None = None
 
 
 def parse_answer(answer: str) -> ParsedAnswer:
@@ -66,7 +71,7 @@ def parse_answer(answer: str) -> ParsedAnswer:
             text += piece
     if waiting is not None:
         phrases.append(waiting)
-    return ParsedAnswer(text.rstrip(), phrases)
+    return ParsedAnswer(text.rstrip(), phrases, open_at)
 
 
 __all__ = ["ParsedAnswer", "Phrase", "parse_answer"]
