@@ -15,6 +15,7 @@ ClassListName = Literal[
     "pascal_voc",
     "objects365",
     "camvid",
+    "coco_stuff",
     "vipseg",
     "vspw",
     "youtube_vis_2019",
@@ -43,7 +44,8 @@ class ClassList:
 
 def load_class_list(name: ClassListName) -> ClassList:
     """Reads a bundled list: "coco" (133 panoptic classes), "coco-things" (its 80 countable ones), "ade20k" (150, 100
-    of them countable), "cityscapes" (19), "pascal_voc" (20), "objects365" (365), "camvid" (11), and those of videos.
+    of them countable), "cityscapes" (19), "pascal_voc" (20), "objects365" (365), "camvid" (11), "coco_stuff" (those of
+    its classes whose names have no dash), and those of videos.
 
     Raises:
         ValueError: no list of that name.

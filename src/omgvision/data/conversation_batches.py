@@ -140,6 +140,22 @@ class ConversationMixture:
         """Conversations of all datasets together, each as often as it repeats."""
         return len(self._parts)
 
+    def contents(self) -> list[tuple[str, int, float]]:
+        """Name of each dataset, its conversations an epoch (with repeats), and its share of the steps."""
+        counts = np.bincount(self._parts, minlength=len(self._datasets)).tolist()
+        return [
+            (dataset.name, count, count / len(self._parts))
+            for dataset, count in zip(self._datasets, counts, strict=True)
+        ]
+
+    def kinds_of_steps(self) -> list[int]:
+        """Of the first steps of one conversation, that of the longest one, and of the longest one with a picture."""
+        steps = range(min(1024, len(self._parts)))
+        items = [self._order(0, 1)[step, 0] for step in steps]
+        longest = max(steps, key=lambda step: self._lengths[items[step]])
+        pictured = max(steps, key=lambda step: (self._pictured[items[step]], self._lengths[items[step]]))
+        return sorted({longest, pictured})
+
     def items(self, step: int, *, samples: int) -> list[tuple[int, int]]:
         """The conversations of a step of so many: number of the dataset, number in the dataset.
 

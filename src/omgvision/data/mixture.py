@@ -146,6 +146,22 @@ class Mixture:
         """Samples of all datasets together, each as often as it repeats."""
         return round(sum(self._lengths))
 
+    def contents(self) -> list[tuple[str, int, float]]:
+        """Name of each dataset (its first sample says it), its samples an epoch with repeats, its share of the steps."""
+        shares = np.diff(self._shares, prepend=0.0).tolist()
+        parts = zip(self.sources, self._lengths, shares, strict=True)
+        return [
+            (part.draw(0, np.random.default_rng(0), size=(64, 64)).dataset, round(length), share)
+            for part, length, share in parts
+        ]
+
+    def kinds_of_steps(self) -> list[int]:
+        """For every dataset that comes within a block of steps, the first step that is of it."""
+        first: dict[int, int] = {}
+        for step in range(_BLOCK):
+            first.setdefault(self.source_of(step), step)
+        return list(first.values())
+
     def source_of(self, step: int) -> int:
         """Which source step `step` draws from."""
         return int(self._block(step // _BLOCK)[step % _BLOCK])

@@ -4,15 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from omgvision.data.mixture import Mixture
-from omgvision.data.sample import Batch
-from omgvision.training.objective import SegmentationObjective
 from omgvision.training.recipe import Recipe
 from omgvision.training.run import Built
+from omgvision.training.trainer import RecipeObjective, RecipeSource, TrainingBatch
 
 MEBIBYTE = 2**20
 
@@ -56,12 +53,12 @@ class Plan:
         yield f"{'all':24} {sum(self.memory.values()) / MEBIBYTE:>12,.0f} MiB a process (estimate; FSDP2, ZeRO: less)"
 
 
-def plan(built: Built[Any]) -> Plan:
+def plan(built: Built[Any, Any]) -> Plan:
     """The plan of a run. Loads the first sample of every data set and computes two small steps."""
     recipe, objective = built.recipe, built.objective
     return Plan(
         settings=tuple(settings_of(recipe)),
-        datasets=tuple(datasets_of(built.source, recipe)),
+        datasets=tuple(built.source.contents()),
         samples_per_epoch=built.source.samples_per_epoch,
         steps=None if recipe.minutes is not None else recipe.steps,
         modules=tuple(modules_of(objective)),
@@ -84,17 +81,7 @@ def settings_of(value: Any, *, indent: str = "") -> Iterator[str]:
             yield f"{indent}{item.name}: {inner}"
 
 
-def datasets_of(source: Mixture, recipe: Recipe) -> Iterator[tuple[str, int, float]]:
-    lengths = [len(part.dataset) * part.repeat for part in source.sources]
-    weights = [
-        length if part.weight is None else part.weight for part, length in zip(source.sources, lengths, strict=True)
-    ]
-    for part, length, weight in zip(source.sources, lengths, weights, strict=True):
-        sample = part.draw(0, np.random.default_rng(0), size=recipe.stages[0].size)
-        yield sample.dataset, round(length), weight / sum(weights)
-
-
-def modules_of(objective: SegmentationObjective) -> Iterator[tuple[str, int, int]]:
+def modules_of(objective: RecipeObjective) -> Iterator[tuple[str, int, int]]:
     """The model's parts, two levels deep where a part is a model itself; then the sum."""
     parts: list[tuple[str, nn.Module]] = []
     for name, part in objective.model.named_children():
@@ -113,10 +100,10 @@ def count(parameters: Sequence[Tensor]) -> tuple[int, int]:
     return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
 
-def memory_of(objective: SegmentationObjective, source: Mixture, recipe: Recipe) -> dict[str, int]:
+def memory_of(objective: RecipeObjective, source: RecipeSource, recipe: Recipe) -> dict[str, int]:
     """Bytes of a process in its largest stage; all but the activations follow from float32 and AdamW's two moments."""
     total, trained = count(list(objective.parameters()))
-    each = [activations(objective, source, recipe, step) for step in first_steps(source)]
+    each = [activations(objective, source, recipe, step) for step in source.kinds_of_steps()]
     peak = max(
         stage.batch_size * (base + slope * stage.size[0] * stage.size[1])
         for base, slope in each
@@ -131,15 +118,7 @@ def memory_of(objective: SegmentationObjective, source: Mixture, recipe: Recipe)
     }
 
 
-def first_steps(source: Mixture) -> list[int]:
-    """For every data set that comes within a block of steps, the first step that is of it."""
-    first: dict[int, int] = {}
-    for step in range(1024):
-        first.setdefault(source.source_of(step), step)
-    return list(first.values())
-
-
-def activations(objective: SegmentationObjective, source: Mixture, recipe: Recipe, step: int) -> tuple[float, float]:
+def activations(objective: RecipeObjective, source: RecipeSource, recipe: Recipe, step: int) -> tuple[float, float]:
     """Bytes that autograd keeps of one sample of a step, as a straight line over the pixels: start and slope."""
     (pixels, kept), (more_pixels, more_kept) = (
         (size[0] * size[1], saved_bytes(objective, source.batch(step, size=size, batch_size=1), recipe))
@@ -149,7 +128,7 @@ def activations(objective: SegmentationObjective, source: Mixture, recipe: Recip
     return max(kept - slope * pixels, 0.0), slope
 
 
-def saved_bytes(objective: SegmentationObjective, batch: Batch, recipe: Recipe) -> int:
+def saved_bytes(objective: RecipeObjective, batch: TrainingBatch, recipe: Recipe) -> int:
     """Bytes that autograd keeps for the backward pass of a batch, each storage once, weights not counted."""
     known = {parameter.untyped_storage().data_ptr() for parameter in objective.parameters()}
     storages: dict[int, int] = {}

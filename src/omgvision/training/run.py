@@ -8,30 +8,29 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from omgvision.data.mixture import Mixture
 from omgvision.training.export import WEIGHTS, export_with_coco
-from omgvision.training.objective import SegmentationObjective
 from omgvision.training.probe import Evaluation
 from omgvision.training.processes import joined
 from omgvision.training.recipe import Recipe, override
 from omgvision.training.recipes import finetune, joint, nano
-from omgvision.training.trainer import train
+from omgvision.training.trainer import RecipeObjective, RecipeSource, train
 
 R = TypeVar("R", bound=Recipe)
+M = TypeVar("M", bound=RecipeObjective)
 
 LAUNCH_FILES = Path(__file__).parent / "accelerate"
 """Folder of the launch files: `accelerate launch --config_file FILE -m omg_cli train RECIPE …`."""
 
 
 @dataclass(frozen=True)
-class Entry(Generic[R]):
+class Entry(Generic[R, M]):
     """A recipe and the functions that build what it describes."""
 
     recipe: Callable[[], R]
-    objective: Callable[[R], SegmentationObjective]
-    source: Callable[[R], Mixture]
+    objective: Callable[[R], M]
+    source: Callable[[R], RecipeSource]
     probe: Callable[[R], Evaluation]
-    export: Callable[[SegmentationObjective, R], Path]
+    export: Callable[[M, R], Path]
 
     @property
     def summary(self) -> str:
@@ -55,7 +54,7 @@ NANO = Entry(
     export=export_with_coco,
 )
 
-RECIPES: Mapping[str, Entry[Any]] = {
+RECIPES: Mapping[str, Entry[Any, Any]] = {
     "nano": NANO,
     "nano_joint": replace(NANO, recipe=nano.nano_joint, source=nano.joint_source),
     "finetune": Entry(
@@ -81,16 +80,16 @@ RECIPES: Mapping[str, Entry[Any]] = {
 
 
 @dataclass(frozen=True)
-class Built(Generic[R]):
+class Built(Generic[R, M]):
     """A recipe with the command line's changes, its steps counted, and what it trains on what."""
 
-    entry: Entry[R]
+    entry: Entry[R, M]
     recipe: R
-    objective: SegmentationObjective
-    source: Mixture
+    objective: M
+    source: RecipeSource
 
 
-def build(name: str, overrides: Mapping[str, str]) -> Built[Any]:
+def build(name: str, overrides: Mapping[str, str]) -> Built[Any, Any]:
     """Everything that a run needs.
 
     Args:
@@ -145,6 +144,6 @@ def run(name: str, overrides: Mapping[str, str], *, resume: bool = False) -> Pat
         return None
     with finished.averaged_objective() as objective:
         if objective is not None:
-            assert isinstance(objective, SegmentationObjective)
+            assert isinstance(objective, type(built.objective))
             built.entry.export(objective, recipe)
     return recipe.out / WEIGHTS

@@ -18,6 +18,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, get_worker_info
+from transformers import PreTrainedModel
 
 from omgvision.training import checkpoint
 from omgvision.training.monitor import Journal, Pictures
@@ -82,6 +83,34 @@ class Objective(Protocol):
             seeds: One a sample, for what is drawn for it.
         """
         ...
+
+
+class RecipeSource(BatchSource, Protocol):
+    """What a recipe draws from: batches whose number in an epoch is known."""
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """With repeats."""
+        ...
+
+    def contents(self) -> Sequence[tuple[str, int, float]]:
+        """Name of each dataset, its samples an epoch (with repeats), and its share of the steps."""
+        ...
+
+    def kinds_of_steps(self) -> Sequence[int]:
+        """Numbers of steps of one sample each that show between them how large a step may be."""
+        ...
+
+
+class RecipeObjective(Objective, Protocol):
+    """What a recipe trains: losses around one of transformers' models."""
+
+    @property
+    def model(self) -> PreTrainedModel: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def train(self) -> Any: ...
 
 
 class TrainingDiverged(RuntimeError):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable.
 
 
 @pytest.fixture
-def built(tmp_path: Path) -> Built[Any]:
+def built(tmp_path: Path) -> Built[Any, Any]:
     recipe = small_recipe(tmp_path, batch_size=2, stages=(Stage((96, 96), 2, 0.5), Stage((160, 224), 1, 0.5)))
     objective = segmentation_objective()
     objective.model.model.backbone.requires_grad_(False)
@@ -32,7 +32,7 @@ def built(tmp_path: Path) -> Built[Any]:
     return Built(RECIPES["nano"], recipe, objective, source)
 
 
-def test_a_plan_counts(built: Built[Any]):
+def test_a_plan_counts(built: Built[Any, Any]):
     shown = plan(built)
     assert shown.datasets == (("synthetic", 60, 0.75), ("more", 20, 0.25))
     assert (shown.samples_per_epoch, shown.steps) == (80, 5)
@@ -49,12 +49,12 @@ def test_a_plan_counts(built: Built[Any]):
         assert line in text
 
 
-def test_the_clock_has_no_steps(built: Built[Any]):
+def test_the_clock_has_no_steps(built: Built[Any, Any]):
     timed = replace(built.recipe, minutes=5.0)
     assert plan(replace(built, recipe=timed)).steps is None
 
 
-def test_activations_grow_with_the_canvas_and_shrink_when_they_are_computed_anew(built: Built[Any]):
+def test_activations_grow_with_the_canvas_and_shrink_when_they_are_computed_anew(built: Built[Any, Any]):
     base, slope = activations(built.objective, built.source, built.recipe, 0)
     assert slope > 0
     built.objective.model.gradient_checkpointing_enable({"use_reentrant": False})
