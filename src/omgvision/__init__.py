@@ -15,6 +15,8 @@ from transformers import (
 )
 from transformers.models.auto import modeling_auto
 
+from .answer import Answer, GroundedPhrase
+from .chat import Conversation
 from .errors import UserError
 from .hub import load
 from .inputs import load_image, load_images
@@ -37,10 +39,13 @@ from .video_session import VideoSession
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "ClipConvNextBackbone",
     "ClipConvNextConfig",
+    "Conversation",
     "EfficientNetLiteBackbone",
     "EfficientNetLiteConfig",
+    "GroundedPhrase",
     "ImageSession",
     "ObjectPrompt",
     "OmgLlavaConfig",

@@ -1,10 +1,11 @@
 """`load`: from a name to a ready model.
 
-A name is the bundled model's, a `from_pretrained` folder, an original checkpoint file, or an id on the Hugging Face
+A name is a bundled model's, a `from_pretrained` folder, an original checkpoint file, or an id on the Hugging Face
 Hub: of such a folder ("user/model"), or of a checkpoint file in a repository ("LXT/OMG_Seg/omg_seg_convl.pth").
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -33,6 +34,8 @@ from transformers.utils import logging as transformers_logging
 from .conversion.checkpoint import load_checkpoint
 from .conversion.folder import convert_checkpoint
 from .errors import UserError
+from .llava import ChatModel, Quantization, load_llava, segmenter_processor
+from .models.omg_llava.configuration_omg_llava import OmgLlavaConfig
 from .models.omg_seg.configuration_omg_seg import OmgSegConfig
 from .models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from .models.omg_seg.processing_omg_seg import OmgSegProcessor
@@ -41,6 +44,7 @@ from .predictor import Predictor
 logger = logging.getLogger(__name__)
 
 BUNDLED = "omg-seg-nano"
+BUNDLED_CHAT = "omg-llava-nano"
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 PRETRAINED_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
@@ -86,37 +90,72 @@ def load(
     device: str | torch.device | None = None,
     dtype: DtypeName | torch.dtype | None = None,
     backbone: str | os.PathLike[str] | None = None,
+    adapter: str | os.PathLike[str] | None = None,
+    quantization: Quantization | None = None,
 ) -> Predictor:
     """Load a model, ready for pictures.
 
     Args:
-        name_or_path: None or "omg-seg-nano" = the bundled weights; a folder written by `save_pretrained` or
-            `omg convert`; an original OMG-Seg checkpoint (.pth); a Hub id of either ("user/model", "LXT/OMG_Seg",
-            "user/repository/file.pth"). Original checkpoints are converted once and kept in the Hugging Face cache.
+        name_or_path: None or "omg-seg-nano" = the bundled weights, whose `chat` uses those of "omg-llava-nano"; a
+            folder of OMG-Seg or OMG-LLaVA written by `save_pretrained` or `omg convert`; an original OMG-Seg checkpoint
+            (.pth); a Hub id of either ("user/model", "LXT/OMG_Seg", "user/repository/file.pth"). Original checkpoints
+            are converted once and kept in the Hugging Face cache. OMG-LLaVA segments, clicks and tracks with the
+            segmenter inside of it.
         device: "cpu", "cuda", "cuda:1", "mps", …; None = an accelerator if there is one.
-        dtype: "float32", "bfloat16", "float16" or torch's; None = float32.
+        dtype: "float32", "bfloat16", "float16" or torch's; None = float32. Of OMG-LLaVA the language model's; its
+            segmenter stays in float32.
         backbone: OpenCLIP weights for an original checkpoint without backbone: a file or a Hub id. None = for
             checkpoints from the Hub those that they were trained on.
+        adapter: Folder of a peft adapter of OMG-LLaVA; None = the one in the model's own folder, if there is one.
+        quantization: "4bit" or "8bit" for the language model of OMG-LLaVA; needs a GPU and bitsandbytes.
 
     Raises:
-        UserError: nothing of that name, no connection, weights that are damaged or of another model, an unknown device.
+        UserError: nothing of that name, no connection, weights that are damaged or of another model, an adapter of
+            another model, an unknown device.
     """
     target, precision = _device(device), _dtype(dtype)
     name = BUNDLED if name_or_path is None else os.fspath(name_or_path)
     if not name.strip():
         raise UserError("the model name is empty: expected a folder, a checkpoint file or a Hub id")
     folder, label = _find(name, backbone)
+    if _model_type(folder) == OmgLlavaConfig.model_type:
+        with _no_progress_bar():
+            chat = load_llava(
+                folder,
+                adapter=None if adapter is None else Path(adapter),
+                dtype=precision,
+                device=target,
+                quantization=quantization,
+            )
+        tower: Any = chat.model.model.vision_tower
+        return Predictor(tower, segmenter_processor(chat.processor), name=label, load_chat=lambda: chat)
+    for argument, value in (("adapter", adapter), ("quantization", quantization)):
+        if value is not None:
+            raise UserError(f"{argument} belongs to models that chat (OMG-LLaVA), {label} is a segmenter: leave it out")
     model, processor = _from_folder(folder, label=label, dtype=precision)
     try:
         model = model.to(target)  # pyright: ignore[reportArgumentType]  (transformers' wrapper hides torch's overloads)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"cannot use the device {target}: {str(error).splitlines()[0]}") from None
-    return Predictor(model, processor, name=label)
+    load_chat = functools.partial(_bundled_chat, target, precision) if folder == bundled_folder() else None
+    return Predictor(model, processor, name=label, load_chat=load_chat)
 
 
-def bundled_folder() -> Path:
-    """Where the bundled weights lie; the folder is missing in a source tree without them."""
-    return Path(str(files("omgvision"))) / "weights" / BUNDLED
+def _bundled_chat(device: torch.device, dtype: torch.dtype) -> ChatModel:
+    """What the bundled segmenter chats with: weights of their own."""
+    folder, _ = _find(BUNDLED_CHAT, None)
+    with _no_progress_bar():
+        return load_llava(folder, dtype=dtype, device=device)
+
+
+def bundled_folder(name: str = BUNDLED) -> Path:
+    """Where bundled weights lie; the folder is missing in a source tree without them."""
+    return Path(str(files("omgvision"))) / "weights" / name
+
+
+def has_bundled_chat() -> bool:
+    """Whether this installation has the bundled weights that chat."""
+    return (bundled_folder(BUNDLED_CHAT) / "config.json").is_file()
 
 
 def bundled_entry() -> Published:
@@ -138,11 +177,17 @@ def bundled_entry() -> Published:
 def _find(name: str, backbone: str | os.PathLike[str] | None) -> tuple[Path, str]:
     """A `from_pretrained` folder for a name, and what to call it."""
     path = Path(name).expanduser()
-    if name == BUNDLED and not path.is_dir():
-        if not (bundled_folder() / "config.json").is_file():
-            raise UserError(f"this installation has no bundled weights ({bundled_folder()} is missing): name a model")
+    if name in (BUNDLED, BUNDLED_CHAT) and not path.is_dir():
+        folder = bundled_folder(name)
+        if not (folder / "config.json").is_file():
+            if name == BUNDLED:
+                raise UserError(f"this installation has no bundled weights ({folder} is missing): name a model")
+            raise UserError(
+                f"this installation has no bundled weights that chat ({folder} is missing): name a model that does"
+                " (omg.load(FOLDER), --model FOLDER), such as `omg convert` makes from the published OMG-LLaVA files"
+            )
         _refuse_backbone(backbone)
-        return bundled_folder(), BUNDLED
+        return folder, name
     if path.is_dir():
         _refuse_backbone(backbone)
         return path, path.resolve().name
@@ -256,9 +301,7 @@ def _converted(sources: Sequence[Path]) -> Path:
 # ----------------------------------------------------------------------------------------------------- building models
 
 
-def _from_folder(
-    folder: Path, *, label: str, dtype: torch.dtype
-) -> tuple[OmgSegForUniversalSegmentation, OmgSegProcessor]:
+def _model_type(folder: Path) -> object:
     config_file = folder / "config.json"
     if not config_file.is_file():
         raise UserError(
@@ -266,11 +309,20 @@ def _from_folder(
             " (an original .pth is named itself)"
         )
     try:
-        model_type = json.loads(config_file.read_text(encoding="utf-8")).get("model_type")
+        return json.loads(config_file.read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError):
         raise UserError(f"{config_file} is damaged: expected the JSON of a model configuration") from None
+
+
+def _from_folder(
+    folder: Path, *, label: str, dtype: torch.dtype
+) -> tuple[OmgSegForUniversalSegmentation, OmgSegProcessor]:
+    model_type = _model_type(folder)
     if model_type != OmgSegConfig.model_type:
-        raise UserError(f"{label} is a model of type {model_type}: expected {OmgSegConfig.model_type}")
+        raise UserError(
+            f"{label} is a model of type {model_type}: expected {OmgSegConfig.model_type} or"
+            f" {OmgLlavaConfig.model_type}"
+        )
     try:
         with _no_progress_bar():
             loaded: Any = OmgSegForUniversalSegmentation.from_pretrained(

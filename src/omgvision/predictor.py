@@ -1,7 +1,8 @@
 """What users hold: pictures in, results out. Thin: processor → model → post-processing."""
 
+import functools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, overload
 
@@ -10,8 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .chat import Answer, Conversation, MaskListener, PhraseListener, TextListener
+from .chat_tasks import ChatTask
 from .errors import UserError
 from .inputs import ImageList, ImageSource, NamedImage, load_images
+from .llava import ChatModel
 from .models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
 from .models.omg_seg.processing_omg_seg import OmgSegProcessor
 from .prompts import ObjectPrompt, video_prompts
@@ -69,14 +73,23 @@ class Predictor:
         model: in evaluation mode.
         processor: turns pictures into tensors and class names into embeddings.
         name: what the weights are called; written into results.
+
+    Args:
+        load_chat: gives the model that `chat` asks when it is first needed; None = this one does not chat.
     """
 
     def __init__(
-        self, model: OmgSegForUniversalSegmentation, processor: OmgSegProcessor, *, name: str = "omg-seg"
+        self,
+        model: OmgSegForUniversalSegmentation,
+        processor: OmgSegProcessor,
+        *,
+        name: str = "omg-seg",
+        load_chat: Callable[[], ChatModel] | None = None,
     ) -> None:
         self.model = model.eval()
         self.processor = processor
         self.name = name
+        self._load_chat = load_chat
 
     def __repr__(self) -> str:
         return f"Predictor({self.name}, {len(self.classes)} classes, {self.device}, {self.model.dtype})"
@@ -381,6 +394,86 @@ class Predictor:
     ) -> Result:
         """Masks of what is pointed at, in one go; see `ImageSession.click` for the prompts."""
         return self.open(image).click(points, labels=labels, boxes=boxes, masks=masks)
+
+    # ----------------------------------------------------------------------------------------------------------- chat
+
+    def open_chat(self, image: ImageSource | None = None, *, system: str | None = None) -> Conversation:
+        """A conversation about a picture, which is seen once, or about none; `Conversation.ask` goes on with it.
+
+        Args:
+            image: see `omgvision.inputs.load_image`.
+            system: what the model is told before everything else.
+
+        Raises:
+            UserError: the picture cannot be read; this model does not chat.
+        """
+        return Conversation(*self.chat_model, image=image, system=system)
+
+    def chat(
+        self,
+        image: ImageSource | None,
+        question: str = "",
+        *,
+        task: ChatTask | None = None,
+        options: Sequence[str] = (),
+        points: Sequence[Any] | None = None,
+        labels: Sequence[Any] | None = None,
+        boxes: Sequence[Any] | None = None,
+        masks: Sequence[Any] | None = None,
+        system: str | None = None,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 50,
+        on_text: TextListener | None = None,
+        on_phrase: PhraseListener | None = None,
+        on_mask: MaskListener | None = None,
+    ) -> Answer:
+        """One question about a picture, answered in words and masks; for follow-ups see `open_chat`.
+
+        Args:
+            image, system: as of `open_chat`.
+            question, task, options: what to ask; a task alone may be enough, as in `chat("street.jpg", task="gcg")`;
+                see `chat_tasks.task_question`.
+            points, labels, boxes, masks: what is pointed at, as of `ImageSession.click`.
+            max_new_tokens, temperature, top_p, top_k, on_text, on_phrase, on_mask: as of `Conversation.ask`.
+
+        Returns:
+            The answer: `text`, `phrases`, `masks`, `boxes`, `scores`, `overlay()`, `save(folder)`.
+
+        Raises:
+            UserError: as of `open_chat` and `Conversation.ask`.
+        """
+        return self.open_chat(image, system=system).ask(
+            question,
+            task=task,
+            options=options,
+            points=points,
+            labels=labels,
+            boxes=boxes,
+            masks=masks,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            on_text=on_text,
+            on_phrase=on_phrase,
+            on_mask=on_mask,
+        )
+
+    @functools.cached_property
+    def chat_model(self) -> ChatModel:
+        """OMG-LLaVA and its processor, loaded when they are first needed.
+
+        Raises:
+            UserError: this model does not chat.
+        """
+        if self._load_chat is None:
+            raise UserError(
+                f"{self.name} is a segmenter and does not chat: load OMG-LLaVA instead, a folder that `omg convert` or"
+                " `omg train` made"
+            )
+        return self._load_chat()
 
     # ---------------------------------------------------------------------------------------------------------- model
 

@@ -5,6 +5,8 @@ from importlib.resources import files
 
 import omgvision
 from omgvision import (
+    Answer,
+    Conversation,
     ImageSession,
     OmgSegForUniversalSegmentation,
     OmgSegImageProcessor,
@@ -21,10 +23,13 @@ def parameters(function) -> list[str]:
 
 def test_public_names():
     assert sorted(omgvision.__all__) == [
+        "Answer",
         "ClipConvNextBackbone",
         "ClipConvNextConfig",
+        "Conversation",
         "EfficientNetLiteBackbone",
         "EfficientNetLiteConfig",
+        "GroundedPhrase",
         "ImageSession",
         "ObjectPrompt",
         "OmgLlavaConfig",
@@ -51,13 +56,25 @@ def test_public_names():
 
 
 def test_load_and_predictor():
-    assert parameters(omgvision.load) == ["name_or_path", "device", "dtype", "backbone"]
+    assert parameters(omgvision.load) == ["name_or_path", "device", "dtype", "backbone", "adapter", "quantization"]
     assert parameters(Predictor.segment) == ["source", "task", "classes", "things", "clip_fusion", "threshold"]
     assert parameters(Predictor.click) == ["image", "points", "labels", "boxes", "masks"]
     assert parameters(Predictor.open) == ["image"]
     assert parameters(ImageSession.click) == ["points", "labels", "boxes", "masks"]
     assert parameters(ImageSession.refine) == ["points", "labels", "segment_id"]
     assert {"undo", "reset", "result"} <= set(vars(ImageSession))
+
+
+def test_conversations():
+    pointed = ["points", "labels", "boxes", "masks"]
+    sampling = ["max_new_tokens", "temperature", "top_p", "top_k"]
+    heard = ["on_text", "on_phrase", "on_mask"]
+    asked = ["question", "task", "options", *pointed]
+    assert parameters(Predictor.chat) == ["image", *asked, "system", *sampling, *heard]
+    assert parameters(Predictor.open_chat) == ["image", "system"]
+    assert parameters(Conversation.ask) == [*asked, "prompts", *sampling, "drop_oldest", *heard]
+    assert {"recall", "reset", "save"} <= set(vars(Conversation))
+    assert {"masks", "boxes", "scores", "colors", "colored_text", "overlay", "to_dict", "save"} <= set(vars(Answer))
 
 
 def test_videos():

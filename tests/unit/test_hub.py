@@ -115,10 +115,10 @@ def test_device_and_dtype(tiny_model_dir):
 
 
 def test_bundled_weights(tiny_model_dir, monkeypatch, tmp_path):
-    monkeypatch.setattr(hub, "bundled_folder", lambda: tiny_model_dir)
+    monkeypatch.setattr(hub, "bundled_folder", lambda name="": tiny_model_dir)
     assert omgvision.load(device="cpu").name == "omg-seg-nano"
     assert omgvision.load("omg-seg-nano", device="cpu").name == "omg-seg-nano"
-    monkeypatch.setattr(hub, "bundled_folder", lambda: tmp_path / "gone")
+    monkeypatch.setattr(hub, "bundled_folder", lambda name="": tmp_path / "gone")
     assert_user_error(None, "no bundled weights")
 
 

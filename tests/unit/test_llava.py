@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoTokenizer
 
-from omgvision import OmgLlavaForConditionalGeneration, UserError
-from omgvision.llava import load_adapter, load_llava
+import omgvision
+from omgvision import OmgLlavaForConditionalGeneration, UserError, hub
+from omgvision.llava import load_adapter, load_llava, quantization_config
 from tests.golden_llava import FOLDERS, processor, random_llava, text_config
 
 SIDE = 128
@@ -90,3 +92,104 @@ def test_a_tokenizer_of_another_model(tmp_path):
     AutoTokenizer.from_pretrained(FOLDERS[0] / "tiny" / "tokenizer").save_pretrained(tmp_path)
     with pytest.raises(UserError, match="expected the tokens"):
         load_llava(tmp_path)
+
+
+# --- as people load it -----------------------------------------------------------------------------------------------
+
+
+def test_one_object_chats_segments_clicks_and_tracks(folder, photo):
+    model = omgvision.load(folder, device="cpu")
+    answer = model.chat(photo, "What is here?", points=[(30, 30)], max_new_tokens=3)
+    assert isinstance(answer, omgvision.Answer)
+    conversation = model.open_chat(photo)
+    assert conversation.ask("What is <mark>?", points=[(30, 30)], max_new_tokens=3).tagged
+    assert conversation.model is model.chat_model.model and conversation.model.model.vision_tower is model.model
+    # Its segmenter by itself is the very one that the conversation sees with.
+    result = model.segment(photo, task="instance", threshold=0.0)
+    assert (result.width, result.height) == photo.size and set(result.labels) <= set(model.classes)
+    assert model.click(photo, [(30, 30)]).masks.shape == (1, photo.height, photo.width)
+    assert [frame.frame.index for frame in model.track([photo, photo], task="semantic") if frame.frame] == [0, 1]
+    with pytest.raises(UserError, match="no text tower"):
+        model.segment(photo, classes=["dog"])
+
+
+def test_precision_is_the_language_models(folder):
+    model = omgvision.load(folder, device="cpu", dtype="bfloat16")
+    assert model.model.dtype == torch.float32 and model.chat_model.model.lm_head.weight.dtype == torch.bfloat16
+
+
+def test_bundled_weights_chat_where_they_are(folder, tiny_model_dir, tmp_path, monkeypatch, photo):
+    """The folder's presence is enough; without it one line says what to do."""
+    places = {hub.BUNDLED: tiny_model_dir, hub.BUNDLED_CHAT: tmp_path / "gone"}
+    monkeypatch.setattr(hub, "bundled_folder", lambda name=hub.BUNDLED: places[name])
+    assert not hub.has_bundled_chat()
+    model = omgvision.load(device="cpu")
+    with pytest.raises(UserError, match=r"no bundled weights that chat .*omg convert"):
+        model.chat(photo, "What is here?")
+    places[hub.BUNDLED_CHAT] = folder
+    assert hub.has_bundled_chat()
+    assert model.chat(photo, "What is here?", max_new_tokens=2).image is not None
+    assert model.chat_model is model.chat_model  # loaded once
+    assert omgvision.load(hub.BUNDLED_CHAT, device="cpu").name == "omg-llava-nano"
+
+
+def test_a_segmenter_does_not_chat(tiny_model_dir, photo):
+    model = omgvision.load(tiny_model_dir, device="cpu")
+    with pytest.raises(UserError, match="tiny is a segmenter and does not chat"):
+        model.chat(photo, "What is here?")
+    with pytest.raises(UserError, match="adapter belongs to models that chat"):
+        omgvision.load(tiny_model_dir, device="cpu", adapter=tiny_model_dir)
+    with pytest.raises(UserError, match="quantization belongs to models that chat"):
+        omgvision.load(tiny_model_dir, device="cpu", quantization="4bit")
+
+
+def test_a_picture_that_does_not_exist(folder, tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        omgvision.load(folder, device="cpu").chat(tmp_path / "missing.jpg", "What is here?")
+
+
+def test_an_adapter_by_name(folder, tmp_path):
+    save_adapter(tmp_path / "adapter", random_llava())
+    adapted = omgvision.load(folder, device="cpu", adapter=tmp_path / "adapter").chat_model.model
+    assert not torch.allclose(logits(adapted), logits(random_llava()))
+    with pytest.raises(UserError, match=r"adapter_config\.json"):
+        omgvision.load(folder, device="cpu", adapter=tmp_path)
+
+
+def test_masks_come_back_in_the_picture_s_frame(folder):
+    """Whatever its proportions; the answer is forced to point."""
+    model = omgvision.load(folder, device="cpu")
+    for size in ((90, 20), (20, 90)):
+        conversation = model.open_chat(Image.new("RGB", size, (200, 40, 60)))
+        logits = conversation.mask_logits(torch.zeros(1, 32))
+        assert logits is not None and logits.shape == size[::-1]
+
+
+# --- fewer bits ------------------------------------------------------------------------------------------------------
+
+
+def test_quantization_says_what_it_needs(folder, monkeypatch):
+    with pytest.raises(UserError, match=r"quantization 4bit: expected a GPU .*, got cpu"):
+        omgvision.load(folder, device="cpu", quantization="4bit")
+    with pytest.raises(UserError, match="expected one of 4bit, 8bit, got '2bit'"):
+        quantization_config("2bit", device=torch.device("cuda"))  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr("omgvision.llava.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs bitsandbytes: pip install"):
+        quantization_config("8bit", device=torch.device("cuda"))
+
+
+def test_quantization_is_the_original_s(monkeypatch):
+    monkeypatch.setattr("omgvision.llava.importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("transformers.utils.quantization_config.BitsAndBytesConfig.post_init", lambda self: None)
+    four = quantization_config("4bit", device=torch.device("cuda"))
+    assert four.load_in_4bit and four.bnb_4bit_quant_type == "nf4" and four.bnb_4bit_use_double_quant
+    assert four.bnb_4bit_compute_dtype == torch.float16
+    assert quantization_config("8bit", device=torch.device("cuda")).load_in_8bit
+    # Head, segmenter and projections keep their precision; all other matrices are the language model's.
+    kept = tuple(four.llm_int8_skip_modules or ())
+    packed = [
+        name
+        for name, module in random_llava().named_modules()
+        if isinstance(module, torch.nn.Linear) and not any(part in kept for part in name.split("."))
+    ]
+    assert packed and all(name.startswith("model.language_model.layers.") for name in packed)
