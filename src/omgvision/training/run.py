@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -12,7 +13,8 @@ from omgvision.training.export import WEIGHTS, export_with_coco
 from omgvision.training.probe import Evaluation
 from omgvision.training.processes import joined
 from omgvision.training.recipe import Recipe, override
-from omgvision.training.recipes import finetune, joint, nano
+from omgvision.training.recipes import chat, finetune, joint, llava, llava_mix, nano
+from omgvision.training.recipes.llava_mix import Mix
 from omgvision.training.trainer import RecipeObjective, RecipeSource, train
 
 R = TypeVar("R", bound=Recipe)
@@ -54,6 +56,18 @@ NANO = Entry(
     export=export_with_coco,
 )
 
+
+def llava_stage(recipe: Callable[[], llava.LlavaRecipe], mix: Callable[[Any], Mix]) -> Entry[Any, Any]:
+    """A stage of OMG-LLaVA, on its data sets."""
+    return Entry(
+        recipe=recipe,
+        objective=llava.objective,
+        source=partial(llava.source, mix=mix),
+        probe=partial(llava.probe, mix=mix),
+        export=llava.export,
+    )
+
+
 RECIPES: Mapping[str, Entry[Any, Any]] = {
     "nano": NANO,
     "nano_joint": replace(NANO, recipe=nano.nano_joint, source=nano.joint_source),
@@ -76,6 +90,11 @@ RECIPES: Mapping[str, Entry[Any, Any]] = {
     "single_machine": replace(JOINT, recipe=joint.single_machine),
     "closed_set": replace(JOINT, recipe=joint.closed_set, source=joint.closed_set_source),
     "objects365": replace(JOINT, recipe=joint.objects365, source=joint.objects365_source),
+    "llava_pretrain": llava_stage(llava.pretrain, partial(llava.published_mix, ingredients=llava_mix.PRETRAIN)),
+    "llava_finetune": llava_stage(llava.finetune, partial(llava.published_mix, ingredients=llava_mix.FINETUNE)),
+    "llava_refseg": llava_stage(llava.refseg, partial(llava.published_mix, ingredients=llava_mix.REFERRING)),
+    "llava_gcg": llava_stage(llava.gcg, partial(llava.published_mix, ingredients=llava_mix.GROUNDED)),
+    "chat_finetune": llava_stage(chat.chat_finetune, chat.conversations),
 }
 
 
