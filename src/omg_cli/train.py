@@ -54,6 +54,8 @@ def train(
             raise options.complain(f"{setting!r}: expected KEY=VALUE, such as steps=100")
         changes[key.strip()] = value.strip()
 
+    from omgvision.training.memory import keep_freed_memory
+    from omgvision.training.processes import on_cpu
     from omgvision.training.run import build, run
 
     options.quiet_libraries(progress=True)
@@ -62,6 +64,8 @@ def train(
 
         print("\n".join(plan(build(recipe, changes)).lines()))
         return
+    if on_cpu():
+        keep_freed_memory()
     folder = run(recipe, changes, resume=resume)
     if folder is not None:
         print(f"written: {folder}")
