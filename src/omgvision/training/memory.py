@@ -23,4 +23,4 @@ def keep_freed_memory() -> bool:
     # One arena: memory that the backward pass's thread frees serves the forward pass's.
     settings = ((ARENA_MAX, 1), (MMAP_THRESHOLD, MOST), (TRIM_THRESHOLD, MOST), (TOP_PAD, 2**28))
     mallopt = ctypes.CDLL(None).mallopt
-    return all([mallopt(parameter, value) for parameter, value in settings])
+    return all(mallopt(parameter, value) for parameter, value in settings)
