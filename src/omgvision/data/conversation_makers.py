@@ -19,6 +19,7 @@ from .conversations import Conversation, Outline, Prompt, Turn, no_masks
 from .prompts import mask_boxes, random_points
 from .sample import Sample, SampleDataset
 from .synthetic_objects import COLOURS
+from .transforms import Augmentation
 
 SMALLEST_PART = 0.003
 """Of a picture: what is smaller is not asked about, and makes no caption."""
@@ -281,6 +282,7 @@ class MadeConversations:
         weights: Mapping[str, float] | None = None,
         captions: Mapping[str, Sequence[str]] | None = None,
         turns: tuple[int, int] = (1, 3),
+        augmentation: Augmentation | None = None,
     ) -> None:
         """Args:
             dataset: pictures with segments.
@@ -288,6 +290,7 @@ class MadeConversations:
             weights: how often each of `MAKERS` is asked, relative to the others; None = all alike.
             captions: sample id → sentences that people wrote.
             turns: fewest and most of a conversation.
+            augmentation: of a picture, before anything is asked; what people wrote is left out of one that is changed.
         Raises:
             ValueError: a maker that does not exist, a weight that is not positive, an empty range.
         """
@@ -299,7 +302,7 @@ class MadeConversations:
             raise ValueError("weights: expected at least one maker, each with more than 0")
         if not 1 <= turns[0] <= turns[1]:
             raise ValueError(f"turns: expected 1 <= fewest <= most, got {turns}")
-        self.name, self._dataset, self._turns = name, dataset, turns
+        self.name, self._dataset, self._turns, self._augmentation = name, dataset, turns, augmentation
         self._makers = [MAKERS[maker] for maker in weights]
         self._shares = np.array(list(weights.values())) / sum(weights.values())
         self._captions = captions or {}
@@ -313,8 +316,10 @@ class MadeConversations:
 
     def draw(self, index: int, generator: np.random.Generator) -> Conversation:
         """Raises ValueError if the picture cannot be read, or none of the makers has a question about it."""
-        sample = self._dataset[index]
-        scene = Scene(sample, self._captions.get(sample.sample_id, ()))
+        sample, captions = self._dataset[index], self._captions
+        if self._augmentation is not None:
+            sample, captions = self._augmentation(sample, generator), {}
+        scene = Scene(sample, captions.get(sample.sample_id, ()))
         wanted = int(generator.integers(self._turns[0], self._turns[1] + 1))
         made: list[Made] = []
         used: list[Maker] = []

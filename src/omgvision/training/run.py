@@ -9,11 +9,12 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from omgvision.training import checkpoint
 from omgvision.training.export import WEIGHTS, export_with_coco
 from omgvision.training.probe import Evaluation
 from omgvision.training.processes import joined
 from omgvision.training.recipe import Recipe, override
-from omgvision.training.recipes import chat, finetune, joint, llava, llava_mix, nano
+from omgvision.training.recipes import chat, finetune, joint, llava, llava_mix, llava_nano, nano
 from omgvision.training.recipes.llava_mix import Mix
 from omgvision.training.trainer import RecipeObjective, RecipeSource, train
 
@@ -33,6 +34,8 @@ class Entry(Generic[R, M]):
     source: Callable[[R], RecipeSource]
     probe: Callable[[R], Evaluation]
     export: Callable[[M, R], Path]
+    prepare: Callable[[M, R], None] | None = None
+    """Done once, before the first step of a run."""
 
     @property
     def summary(self) -> str:
@@ -94,6 +97,14 @@ RECIPES: Mapping[str, Entry[Any, Any]] = {
     "llava_finetune": llava_stage(llava.finetune, partial(llava.published_mix, ingredients=llava_mix.FINETUNE)),
     "llava_refseg": llava_stage(llava.refseg, partial(llava.published_mix, ingredients=llava_mix.REFERRING)),
     "llava_gcg": llava_stage(llava.gcg, partial(llava.published_mix, ingredients=llava_mix.GROUNDED)),
+    "llava_nano": Entry(
+        recipe=llava_nano.llava_nano,
+        objective=llava_nano.objective,
+        source=llava_nano.source,
+        probe=llava_nano.probe,
+        export=llava_nano.export,
+        prepare=llava_nano.prepare,
+    ),
     "chat_finetune": llava_stage(chat.chat_finetune, chat.conversations),
 }
 
@@ -151,6 +162,8 @@ def run(name: str, overrides: Mapping[str, str], *, resume: bool = False) -> Pat
     built = build(name, overrides)
     recipe = built.recipe
     probe = built.entry.probe(recipe) if recipe.evaluate_every else None
+    if built.entry.prepare is not None and not checkpoint.kept(recipe.out):
+        built.entry.prepare(built.objective, recipe)
     finished = train(
         built.objective,
         built.source,

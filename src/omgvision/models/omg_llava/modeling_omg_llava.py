@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForUniversalSegmentation
+from transformers import AutoModel, AutoModelForUniversalSegmentation, GenerationConfig
 from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.modeling_utils import PreTrainedModel
@@ -32,6 +33,7 @@ from .grounding_omg_llava import (
 )
 from .merging_omg_llava import NO_IMAGE, MergedInputs, merge
 from .outputs_omg_llava import OmgLlavaImages, OmgLlavaModelOutput, OmgLlavaOutput
+from .packing_omg_llava import find_packed, unpack_state
 from .projector_omg_llava import TextToVision, VisionToText, ownership, perception_prior, pixel_tokens
 
 
@@ -49,6 +51,22 @@ class OmgLlavaPreTrainedModel(PreTrainedModel):
     _skip_keys_device_placement = ["past_key_values"]
     # Which pixels a query looks at and which queries are kept hangs on comparisons that half precision turns over.
     _keep_in_fp32_modules_strict = ["vision_tower", "mask_decoder"]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path=None, *model_args, config=None, **kwargs):
+        """As transformers'; weights that lie packed in the folder or repository are unpacked."""
+        name = pretrained_model_name_or_path
+        packed = None if name is None else find_packed(name, kwargs)
+        if packed is None:
+            return super().from_pretrained(name, *model_args, config=config, **kwargs)
+        if not isinstance(config, OmgLlavaConfig):
+            config = OmgLlavaConfig.from_pretrained(name if config is None else config)
+        state = unpack_state(load_file(packed))
+        loaded = super().from_pretrained(None, *model_args, config=config, state_dict=state, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if model.can_generate():
+            model.generation_config = GenerationConfig.from_pretrained(name)
+        return loaded
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

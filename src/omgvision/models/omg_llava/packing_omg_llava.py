@@ -1,16 +1,19 @@
-"""Small weights on the disk: matrices in blocks of 32 numbers of 4 or 8 bits, as llama.cpp has them, and what was learned
-on top of them as two thin matrices.
+"""Small weights on the disk: matrices in blocks of 32 numbers of 4 or 8 bits, and what was learned on top of them.
 
-The blocks are those that the language model was published in, so nothing is lost by keeping them; they are unpacked once,
-when the weights are loaded, and from then on the model is like any other.
+The blocks are llama.cpp's, which the language model was published in, so that keeping them loses nothing; what was
+learned is the product of two thin matrices. All is unpacked once, when the weights are loaded, and from then on the
+model is like any other.
 
 Letters: N rows, K columns of a matrix, R rank of what was learned.
 """
 
+import os
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.utils.hub import cached_file
 
 PACKED_FILE = "model.packed.safetensors"
 """Beside ``config.json``, instead of ``model.safetensors``."""
@@ -35,7 +38,10 @@ def unpack_q4_1(blocks: Tensor) -> Tensor:
 
 
 def unpack_q8_0(blocks: Tensor) -> Tensor:
-    """Uint8 [N, K / 32, 34] → float32 [N, K]: a step in half precision, then 32 signed bytes (ggml's ``block_q8_0``)."""
+    """Uint8 [N, K / 32, 34] → float32 [N, K].
+
+    A block (ggml's ``block_q8_0``) is a step in half precision, then 32 signed bytes, which it is a factor of.
+    """
     step = blocks[..., :2].contiguous().view(torch.float16).float()
     return (step * blocks[..., 2:].contiguous().view(torch.int8)).flatten(1)
 
@@ -47,6 +53,23 @@ def pack_q8_0(matrix: Tensor) -> Tensor:
     safe = torch.where(step == 0, torch.ones_like(step), step).float()
     numbers = (rows / safe).round().clamp(-127, 127).to(torch.int8)
     return torch.cat((step.view(torch.uint8), numbers.view(torch.uint8)), dim=-1)
+
+
+def find_packed(name: str | os.PathLike[str], options: Mapping[str, Any]) -> str | None:
+    """The packed file of a folder or Hub repository; None if it has none.
+
+    Args:
+        options: Of `from_pretrained`; those that say where to look are heeded.
+    """
+    places = ("cache_dir", "revision", "token", "local_files_only", "subfolder")
+    return cached_file(
+        str(name),
+        PACKED_FILE,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_connection_errors=False,
+        **{place: options[place] for place in places if options.get(place) is not None},
+    )
 
 
 def unpack_state(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -73,4 +96,16 @@ def unpack_state(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-__all__ = ["DOWN", "PACKED_FILE", "Q4_1", "Q8_0", "UP", "pack_q8_0", "unpack_q4_1", "unpack_q8_0", "unpack_state"]
+__all__ = [
+    "BYTES",
+    "DOWN",
+    "PACKED_FILE",
+    "Q4_1",
+    "Q8_0",
+    "UP",
+    "find_packed",
+    "pack_q8_0",
+    "unpack_q4_1",
+    "unpack_q8_0",
+    "unpack_state",
+]
