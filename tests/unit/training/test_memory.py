@@ -9,8 +9,9 @@ import pytest
 
 from omgvision.training import memory
 
-ROUNDS, WARM_UP, MEBIBYTES = 20, 40, 16
-"""Aligned memory is asked for a little larger than it was freed: some rounds pass until a place fits."""
+ROUNDS, WARM_UP, MEBIBYTES = 20, 40, 64
+"""Aligned memory is asked for a little larger than it was freed: some rounds pass until a place fits.
+By itself the library learns to keep up to 32 MiB."""
 
 CHILD = f"""
 import resource, sys
