@@ -36,8 +36,8 @@ def click(
     [bold]omg click photo.jpg --point 410,220 --point 300,40,0[/bold]
     """
     artifacts = options.read_artifacts(save)
-    points = [_numbers(text, "--point", "X,Y or X,Y,1 or X,Y,0", counts=(2, 3)) for text in point or ()]
-    boxes = [_numbers(text, "--box", "X0,Y0,X1,Y1", counts=(4,)) for text in box or ()]
+    points = [options.read_numbers(text, "--point", "X,Y or X,Y,1 or X,Y,0", counts=(2, 3)) for text in point or ()]
+    boxes = [options.read_numbers(text, "--box", "X0,Y0,X1,Y1", counts=(4,)) for text in box or ()]
     labels = [int(values[2]) if len(values) == 3 and values[2] in (0, 1) else 1 for values in points]
     for text, values in zip(point or (), points, strict=True):
         if len(values) == 3 and values[2] not in (0, 1):
@@ -69,13 +69,3 @@ def click(
         print(f"segment {segment.id}: {segment.area} pixels ({share:.1%}){score}")
     print(f"written: {', '.join(map(str, paths))}")
     return 0
-
-
-def _numbers(text: str, option: str, form: str, *, counts: tuple[int, ...]) -> list[float]:
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) not in counts:
-        raise options.complain(f"{option} {text}: expected {form} in pixels of the image")
-    return values

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from . import click, convert, data, evaluate, models, score, segment, serve, track, train
+from . import chat, click, convert, data, evaluate, models, score, segment, serve, track, train
 
 # Depending on its version, typer brings its own copy of click or uses the installed one. This is the base of either's
 # errors about arguments.
@@ -20,7 +20,7 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="omg",
-    help="One model for every segmentation task: by words, clicks, boxes, or everything at once.",
+    help="One model for every segmentation task, by words, clicks, boxes, or everything; and it talks about it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.command("segment")(segment.segment)
 app.command("click")(click.click)
 app.command("track")(track.track)
+app.command("chat")(chat.chat)
 app.command("convert")(convert.convert)
 app.command("models")(models.models)
 app.command("serve")(serve.serve)

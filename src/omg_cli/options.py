@@ -60,6 +60,17 @@ def read_artifacts(text: str) -> list[Artifact]:
     return [name for name in ARTIFACTS if name in wanted]
 
 
+def read_numbers(text: str, option: str, form: str, *, counts: tuple[int, ...]) -> list[float]:
+    """ "410,220" → [410.0, 220.0], as many as one of `counts`."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in counts:
+        raise complain(f"{option} {text}: expected {form} in pixels of the image")
+    return values
+
+
 def read_names(text: str) -> ClassList | list[str]:
     """--classes: a bundled list, a file with one class a line, or names separated by commas.
 

@@ -24,6 +24,9 @@ from .models.omg_llava.processing_omg_llava import OmgLlavaProcessor
 from .models.omg_llava.prompts_omg_llava import Prompt
 from .results import write_files
 
+MAX_NEW_TOKENS, ENOUGH_TOKENS = 512, 64
+"""Longest answer where nothing is said, and how short it may become where the model can read no more."""
+
 
 class Conversation:
     """Questions and answers about one picture, or about none.
@@ -77,7 +80,7 @@ class Conversation:
         boxes: Sequence[Any] | None = None,
         masks: Sequence[Any] | None = None,
         prompts: Sequence[Prompt] = (),
-        max_new_tokens: int = 512,
+        max_new_tokens: int | None = None,
         temperature: float = 0.0,
         top_p: float = 1.0,
         top_k: int = 50,
@@ -95,7 +98,8 @@ class Conversation:
             options: Of task "choice".
             points, labels, boxes, masks: What is pointed at, as of `ImageSession.click`.
             prompts: More of it, as the processor takes it.
-            max_new_tokens: Most tokens of the answer.
+            max_new_tokens: Most tokens of the answer; None = 512, or as many as the model can still read, if that is
+                at least 64.
             temperature: 0 = the likeliest words; more is livelier.
             top_p, top_k: With a temperature, how far from the likeliest word the answer may stray.
             drop_oldest: Forget the oldest turns where the conversation grows longer than the model can read.
@@ -123,16 +127,18 @@ class Conversation:
         )
         try:
             ids = self._next_ids(text)
-            while drop_oldest and self._excess(ids, max_new_tokens) > 0 and self.turns:
+            needed = ENOUGH_TOKENS if max_new_tokens is None else max_new_tokens
+            while drop_oldest and self._room(ids) < needed and self.turns:
                 self._drop_oldest()
                 ids = self._next_ids(text)
-            if (excess := self._excess(ids, max_new_tokens)) > 0:
+            if (room := self._room(ids)) < needed:
                 raise UserError(
-                    f"conversation: {excess} tokens longer than the model can read; start a new one (reset), allow a "
-                    "shorter answer (max_new_tokens), or let the oldest turns go (drop_oldest=True)"
+                    f"conversation: {needed - room} tokens longer than the model can read; start a new one (reset), "
+                    "allow a shorter answer (max_new_tokens), or let the oldest turns go (drop_oldest=True)"
                 )
             sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k} if temperature > 0 else {}
-            self._generate(ids, listener, max_new_tokens=max_new_tokens, **sampling)
+            most = min(MAX_NEW_TOKENS, room) if max_new_tokens is None else max_new_tokens
+            self._generate(ids, listener, max_new_tokens=most, **sampling)
         except BaseException:
             # What was not answered was not asked; and the cache may know tokens of it.
             del self._prompts[len(self._prompts) - len(pointed) :]
@@ -237,11 +243,11 @@ class Conversation:
         whole = self.processor.apply_chat_template(messages, add_generation_prompt=True)
         return [*self._ids, *self.processor.encode_text(whole[len(before) :])]
 
-    def _excess(self, ids: Sequence[int], max_new_tokens: int) -> int:
-        """Tokens beyond what the language model can read."""
+    def _room(self, ids: Sequence[int]) -> int:
+        """Tokens of an answer for which the language model has positions after these."""
         tokens = () if self._images is None or self._images.tokens is None else self._images.tokens
-        length = len(ids) + sum(len(visual) - 1 for visual in tokens) + max_new_tokens
-        return length - int(self.model.model.language_model.config.max_position_embeddings)
+        length = len(ids) + sum(len(visual) - 1 for visual in tokens)
+        return int(self.model.model.language_model.config.max_position_embeddings) - length
 
     def _drop_oldest(self) -> None:
         start = 1 if self.system is not None else 0
@@ -285,8 +291,8 @@ class Conversation:
         return Answer(parsed.text, tagged, phrases, complete, self.image)
 
 
-def _check_sampling(max_new_tokens: int, *, temperature: float, top_p: float, top_k: int) -> None:
-    if max_new_tokens < 1:
+def _check_sampling(max_new_tokens: int | None, *, temperature: float, top_p: float, top_k: int) -> None:
+    if max_new_tokens is not None and max_new_tokens < 1:
         raise UserError(f"max_new_tokens: expected at least 1, got {max_new_tokens}")
     if temperature < 0:
         raise UserError(f"temperature: expected 0 (the likeliest words) or more, got {temperature}")

@@ -222,6 +222,8 @@ class Predictor:
             vocabulary=None if task == "everything" else self.vocabulary(classes, things=things),
             threshold=DEFAULT_THRESHOLDS[task] if threshold is None else threshold,
             clip_fusion=clip_fusion,
+            # A grid of queries is there for crowds.
+            max_masks=CROWD if self.model.config.query_stride else MAX_MASKS,
         )
 
     # --------------------------------------------------------------------------------------------------------- videos
@@ -421,7 +423,7 @@ class Predictor:
         boxes: Sequence[Any] | None = None,
         masks: Sequence[Any] | None = None,
         system: str | None = None,
-        max_new_tokens: int = 512,
+        max_new_tokens: int | None = None,
         temperature: float = 0.0,
         top_p: float = 1.0,
         top_k: int = 50,

@@ -16,7 +16,7 @@ from omg_cli.main import run
 from omgvision.data.class_lists import ClassListName
 from tests.golden import load as golden
 
-VERBS = ["segment", "click", "track", "convert", "models", "train", "evaluate", "score", "data", "serve"]
+VERBS = ["segment", "click", "track", "chat", "convert", "models", "train", "evaluate", "score", "data", "serve"]
 
 
 @pytest.fixture

@@ -273,6 +273,15 @@ def test_a_conversation_that_grows_too_long(picture):
     assert sum(message["content"].count("<image>") for message in conversation._messages) == 1
 
 
+def test_answers_are_as_long_as_the_model_can_read(picture):
+    """Unless a length is asked for; a model that reads little answers all the same."""
+    short = text_config(max_position_embeddings=200)
+    conversation, _ = scripted("Yes.<|im_end|>", image=picture, text=short)
+    assert conversation.ask("Well?").text == "Yes."
+    with pytest.raises(UserError, match="tokens longer than the model can read"):
+        conversation.ask("Well?", max_new_tokens=190)
+
+
 def test_an_interrupted_answer_is_forgotten(picture):
     conversation, _ = scripted("Yes.<|im_end|>", "No.<|im_end|>", image=picture)
 

@@ -60,7 +60,7 @@ class Chatter:
         system: str | None = None,
         history: Sequence[Turn] = (),
         prompts: Sequence[Prompt] = (),
-        max_new_tokens: int = 512,
+        max_new_tokens: int | None = None,
         temperature: float = 0.0,
         top_p: float = 1.0,
         on_text: TextListener | None = None,
@@ -83,7 +83,7 @@ class Chatter:
             answer = conversation.ask(
                 question,
                 prompts=prompts,
-                max_new_tokens=min(max_new_tokens, self.limits.answer_tokens),
+                max_new_tokens=None if max_new_tokens is None else min(max_new_tokens, self.limits.answer_tokens),
                 temperature=temperature,
                 top_p=top_p,
                 on_text=on_text,

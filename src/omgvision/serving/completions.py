@@ -100,7 +100,7 @@ class _Asked:
                 "system": system,
                 "history": history,
                 "prompts": prompts,
-                "max_new_tokens": request.max_completion_tokens or request.max_tokens or 512,
+                "max_new_tokens": request.max_completion_tokens or request.max_tokens,
                 "temperature": request.temperature,
                 "top_p": request.top_p,
             }
