@@ -19,7 +19,7 @@ from .llava import ChatModel
 from .models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
 from .models.omg_seg.processing_omg_seg import OmgSegProcessor
 from .prompts import ObjectPrompt, video_prompts
-from .reading import DEFAULT_THRESHOLDS, TASKS, Reading, SegmentTask
+from .reading import DEFAULT_THRESHOLDS, MAX_MASKS, TASKS, Reading, SegmentTask
 from .results import Result
 from .session import ImageSession, mask_sizes
 from .video_inputs import VideoInput, VideoSource, open_video
@@ -31,6 +31,9 @@ VideoTask = Literal["panoptic", "instance", "semantic", "everything", "objects"]
 VideoMode = Literal["stream", "offline"]
 VIDEO_TASKS: tuple[VideoTask, ...] = get_args(VideoTask)
 VIDEO_MODES: tuple[VideoMode, ...] = get_args(VideoMode)
+
+CROWD = 1000
+"""Instances of a picture at most, of models with a grid of queries."""
 
 
 class ResultStream:

@@ -31,6 +31,10 @@ DEFAULT_THRESHOLDS: dict[SegmentTask, float] = {"panoptic": 0.0, "instance": 0.2
 """Scores from which segments are shown. For panoptic maps the overlap rule of the original does the selection."""
 
 
+MAX_MASKS = 100
+"""Instances of a picture at most, the best ones, as the original has it."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """A task and what it needs, checked.
@@ -40,12 +44,14 @@ class Reading:
         vocabulary: None for task "everything".
         threshold: scores that a segment must exceed.
         clip_fusion: mix in CLIP's opinion of each mask.
+        max_masks: so many instances or proposals at most, the best ones.
     """
 
     task: SegmentTask
     vocabulary: Vocabulary | None
     threshold: float
     clip_fusion: bool
+    max_masks: int = MAX_MASKS
 
     @property
     def categories(self) -> tuple[Category, ...]:
@@ -97,13 +103,18 @@ class Reading:
         """Instances, or without classes proposals."""
         if self.task == "everything":
             return proposals(
-                prediction.iou_logits, mask_logits=prediction.mask_logits, sizes=sizes, threshold=self.threshold
+                prediction.iou_logits,
+                mask_logits=prediction.mask_logits,
+                sizes=sizes,
+                max_proposals=self.max_masks,
+                threshold=self.threshold,
             )
         return instances(
             prediction.class_logits,
             mask_logits=prediction.mask_logits,
             thing_mask=self.thing_mask,
             sizes=sizes,
+            max_instances=self.max_masks,
             threshold=self.threshold,
         )
 

@@ -15,6 +15,9 @@ ADAPTED = (
 TRAINED = ["classifier", "iou_head", "mask_embed", "mask_projection"]
 """Small modules that are trained whole: a new vocabulary, and what makes masks of queries and pixels."""
 
+PLACES = "place_embed"
+"""Of models with a grid of queries, one more."""
+
 
 def add_adapters(model: OmgSegForUniversalSegmentation, *, rank: int, alpha: int) -> None:
     """Puts adapters into the model and freezes everything but them and `TRAINED`.
@@ -28,7 +31,8 @@ def add_adapters(model: OmgSegForUniversalSegmentation, *, rank: int, alpha: int
         raise ValueError(
             "recipe lora: expected the package peft, which is not installed; pip install 'omgvision[train]'"
         ) from error
-    model.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=ADAPTED, modules_to_save=TRAINED))
+    trained = [*TRAINED, PLACES] if model.config.query_stride else TRAINED
+    model.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=ADAPTED, modules_to_save=trained))
 
 
 def save_adapters(model: OmgSegForUniversalSegmentation, folder: Path) -> Path:

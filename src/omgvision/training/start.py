@@ -1,10 +1,9 @@
 """What a run starts from: converted CLIP weights under a new head, or weights that are trained further."""
 
+import copy
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
-from torch import nn
 from transformers import CLIPTextModelWithProjection
 
 from omgvision.models.omg_seg.backbone_omg_seg import ClipConvNextBackbone
@@ -13,9 +12,6 @@ from omgvision.models.omg_seg.image_processing_omg_seg import OmgSegImageProcess
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.processing_omg_seg import OmgSegProcessor
 from omgvision.models.omg_seg.vocabulary_omg_seg import build_clip_tokenizer
-
-QUERY_NOISE = 0.5
-"""Of copied queries, in standard deviations of the learned ones: enough for the matching to tell them apart."""
 
 
 def over_clip(folder: Path, config: OmgSegConfig) -> tuple[OmgSegForUniversalSegmentation, OmgSegProcessor]:
@@ -52,23 +48,26 @@ def over_clip(folder: Path, config: OmgSegConfig) -> tuple[OmgSegForUniversalSeg
     return model, OmgSegProcessor(OmgSegImageProcessor(), build_clip_tokenizer())
 
 
-def with_queries(model: OmgSegForUniversalSegmentation, count: int) -> OmgSegForUniversalSegmentation:
-    """The model with `count` object queries: its own, and slightly changed copies of them where there are more.
+def with_places(model: OmgSegForUniversalSegmentation, stride: int) -> OmgSegForUniversalSegmentation:
+    """The model with a grid of object queries beside its own, see `OmgSegConfig.query_stride`.
+
+    They start as clicks do, which the weights have learned already.
+
+    Args:
+        model: With prompt queries.
+        stride: Pixels of the network input between two places.
 
     Raises:
-        ValueError: Fewer than the model has.
+        ValueError: The model takes no prompts.
     """
-    own = model.config.num_queries
-    if count < own:
-        raise ValueError(f"queries: expected {own}, as the weights have, or more, got {count}")
-    rows = torch.arange(count) % own
-    noise = (torch.arange(count) >= own).float()[:, None] * QUERY_NOISE
-    inner = model.model
-
-    def copied(learned: nn.Parameter) -> nn.Parameter:
-        own_rows = learned.detach()
-        return nn.Parameter(own_rows[rows] + noise * own_rows.std() * torch.randn(count, own_rows.shape[1]))
-
-    inner.query_features, inner.query_positions = copied(inner.query_features), copied(inner.query_positions)
-    model.config.num_queries = count
-    return model
+    config = copy.deepcopy(model.config)
+    config.query_stride = stride
+    config.validate_architecture()
+    placed = OmgSegForUniversalSegmentation(config)
+    state = model.state_dict()
+    encoder = model.model.prompt_encoder
+    assert encoder is not None
+    if encoder.place_embed is None:
+        state["model.prompt_encoder.place_embed.weight"] = encoder.mask_token + encoder.prompt_embed[:1]
+    placed.load_state_dict(state)
+    return placed.train(model.training)

@@ -12,6 +12,7 @@ import omgvision as omg
 from omgvision.training.recipe import override
 from omgvision.training.recipes import finetune
 from omgvision.training.run import run
+from omgvision.training.start import with_places
 from omgvision.training.validation import processor_of
 
 SMALL = {
@@ -118,18 +119,43 @@ def test_lora_trains_little_and_merges_to_the_same_outputs(tiny_model_dir, cells
         torch.testing.assert_close(tensor, built.model.get_parameter(name))
 
 
-def test_more_queries_are_copies_of_the_learned_ones(tiny_model_dir, cells, tmp_path):
-    wanted = settings(tiny_model_dir, cells, tmp_path / "run")
-    own = omg.load(tiny_model_dir).model.config.num_queries
-    recipe = override(finetune.finetune(), wanted | {"queries": str(own + 3)})
-    model = finetune.objective(recipe).model
-    features = model.model.query_features
-    assert features.shape[0] == own + 3
-    assert torch.equal(features[:own], omg.load(tiny_model_dir).model.model.query_features)
-    features = features.detach()
-    assert 0 < float((features[own] - features[0]).abs().max()) < float(features.std()) * 2
-    with pytest.raises(ValueError, match="queries: adapters keep the queries"):
-        finetune.lora_objective(override(finetune.lora(), wanted | {"queries": str(own + 3)}))
+def test_a_grid_of_queries_is_trained_and_kept(tiny_model_dir, cells, tmp_path):
+    out = tmp_path / "run"
+    folder = run("finetune", settings(tiny_model_dir, cells, out) | {"image_size": "96", "query_stride": "16"})
+    assert folder is not None
+    model = omg.load(folder, dtype="float32")
+    assert model.model.config.query_stride == 16
+    start = omg.load(tiny_model_dir).model.model.prompt_encoder
+    trained = model.model.model.prompt_encoder
+    assert start is not None and trained is not None and trained.place_embed is not None
+    click = start.mask_token + start.prompt_embed[:1]
+    assert 0 < float((trained.place_embed.weight - click).detach().abs().max()) < 0.1
+    assert len(model.segment(cells / "images" / "0.png", task="instance", threshold=0.0).segments)
+
+
+def test_adapters_hold_a_grid_of_queries(tiny_model_dir, cells, tmp_path):
+    wanted = settings(tiny_model_dir, cells, tmp_path / "run") | {"query_stride": "16"}
+    recipe = override(finetune.lora(), wanted)
+    built = finetune.lora_objective(recipe)
+    places = [name for name, parameter in built.model.named_parameters() if "place_embed" in name]
+    [learned] = [name for name in places if built.model.get_parameter(name).requires_grad]
+    with torch.no_grad():
+        built.model.get_parameter(learned).add_(1.0)
+    merged = omg.load(finetune.export_lora(built, recipe), dtype="float32").model.model.prompt_encoder
+    base = with_places(omg.load(tiny_model_dir).model, 16)
+    base.load_adapter(str(tmp_path / "run" / "adapter"))
+    assert merged is not None and merged.place_embed is not None
+    torch.testing.assert_close(merged.place_embed.weight, built.model.get_parameter(learned), atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(base.get_parameter(learned), built.model.get_parameter(learned))
+
+
+def test_a_grid_finds_more_than_a_hundred(tiny_model_dir, cells):
+    model = omg.load(tiny_model_dir)
+    placed = omg.Predictor(with_places(model.model, 8), model.processor)
+    placed.processor.image_processor.size = {"longest_edge": 128, "shortest_edge": 96}
+    picture = cells / "images" / "0.png"
+    assert len(model.segment(picture, task="instance", threshold=0.0)) <= 100
+    assert len(placed.segment(picture, task="instance", threshold=0.0)) > 100
 
 
 def test_validation_data_must_have_the_same_classes(tiny_model_dir, cells, tmp_path):

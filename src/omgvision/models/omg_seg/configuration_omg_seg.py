@@ -60,7 +60,9 @@ class OmgSegConfig(PreTrainedConfig):
             "_d_320"), one ("linear": xxlarge), or None for a backbone without one (no CLIP fusion then).
         embedding_dim: Width D of the CLIP space in which classes are compared.
         hidden_size: Width C of queries, memories and mask features.
-        num_queries: Object queries.
+        num_queries: Object queries that look at the whole picture.
+        query_stride: Of the object queries beside them that each look at one place of a grid, the distance between two
+            in pixels of the network input; 0 = none. For crowds of small objects. Off for converted checkpoints.
         encoder_layers, encoder_ffn_dim, num_sampling_points, num_feature_levels, group_norm_groups: Pixel decoder.
         decoder_layers, decoder_ffn_dim: Masked-attention decoder.
         logit_scale: Natural logarithm of the factor on class cosines (4.6052, as in the original).
@@ -89,6 +91,7 @@ class OmgSegConfig(PreTrainedConfig):
     embedding_dim: int = 768
     hidden_size: int = 256
     num_queries: int = 300
+    query_stride: int = 0
     num_attention_heads: int = 8
     num_feature_levels: int = 3
     encoder_layers: int = 6
@@ -136,6 +139,10 @@ class OmgSegConfig(PreTrainedConfig):
             )
         if self.hidden_size % 4:
             raise ValueError(f"hidden_size: expected a multiple of 4 (sine encodings), got {self.hidden_size}")
+        if self.query_stride and not self.prompt_queries:
+            raise ValueError(
+                "query_stride: expected a model with prompt_queries, whose encoder of places it uses, got one without"
+            )
         if self.hidden_size % self.group_norm_groups:
             raise ValueError(
                 f"hidden_size: expected a multiple of group_norm_groups ({self.group_norm_groups}), "

@@ -4,6 +4,7 @@ Letters: B pictures or clips, T frames (1 for a picture), H×W the padded networ
 Q queries (objects or prompts), C width, K classes, P prototypes a class, D CLIP space.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ from .loss_omg_seg import (
 )
 from .mask_decoder_omg_seg import AttentionRegion, MaskDecoder, OmgSegDecoderOutput, mlp
 from .pixel_decoder_omg_seg import PixelDecoder, SamplingOffsets, SamplingWeights
-from .prompt_encoder_omg_seg import PromptEncoder, PromptQueries
+from .prompt_encoder_omg_seg import PromptEncoder, PromptQueries, place_grid
 
 STRIDES = (4, 8, 16, 32)
 
@@ -155,6 +156,8 @@ class OmgSegPreTrainedModel(PreTrainedModel):
         elif isinstance(module, PromptEncoder):
             init.normal_(module.mask_token)
             init.normal_(module.prompt_embed)
+            if module.place_embed is not None:
+                init.normal_(module.place_embed.weight)
         elif isinstance(module, OmgSegModel):
             init.normal_(module.query_features)
             init.normal_(module.query_positions)
@@ -193,6 +196,7 @@ class OmgSegModel(OmgSegPreTrainedModel):
                 config.hidden_size,
                 box_prompt_index=config.box_prompt_index,
                 point_refinement=config.point_refinement,
+                query_stride=config.query_stride,
             )
             if config.prompt_queries
             else None
@@ -296,15 +300,31 @@ class OmgSegModel(OmgSegPreTrainedModel):
     def decode_objects(
         self, encoder_outputs: OmgSegEncoderOutput, *, output_auxiliary: bool = False
     ) -> OmgSegDecoderOutput:
-        """Decodes the learned object queries."""
+        """Decodes the learned object queries, and after them those of the places of a grid, where there are some."""
         assert encoder_outputs.mask_features is not None
         batch = encoder_outputs.mask_features.shape[0]
-        return self.decode(
-            self.query_features.expand(batch, -1, -1),
-            self.query_positions.expand(batch, -1, -1),
-            encoder_outputs,
-            output_auxiliary=output_auxiliary,
-        )
+        features = self.query_features.expand(batch, -1, -1)
+        positions = self.query_positions.expand(batch, -1, -1)
+        prior = None
+        if self.config.query_stride:
+            assert self.prompt_encoder is not None
+            assert encoder_outputs.image_sizes is not None and encoder_outputs.canvas_size is not None
+            height, width = encoder_outputs.canvas_size.tolist()
+            places = self.prompt_encoder.places(
+                image_sizes=encoder_outputs.image_sizes,
+                canvas_size=(height, width),
+                mask_features=encoder_outputs.mask_features,
+            )
+            assert places.mask_prior is not None
+            prior = F.pad(places.mask_prior, (0, 0, 0, 0, 0, 0, features.shape[1], 0))
+            features = torch.cat((features, places.features), dim=1)
+            positions = torch.cat((positions, places.positions), dim=1)
+        return self.decode(features, positions, encoder_outputs, mask_prior=prior, output_auxiliary=output_auxiliary)
+
+    def count_object_queries(self, canvas: tuple[int, int]) -> int:
+        """How many object queries there are for a network input of (H, W) pixels."""
+        stride = self.config.query_stride
+        return self.config.num_queries + (math.prod(place_grid(canvas, stride)) if stride else 0)
 
     def decode_prompts(
         self, prompts: PromptQueries, encoder_outputs: OmgSegEncoderOutput, *, output_auxiliary: bool = False
@@ -670,7 +690,7 @@ class OmgSegForUniversalSegmentation(OmgSegPreTrainedModel):
         return count_targets(
             [masks if masks.dim() == 4 else masks[:, None] for masks in mask_labels],
             class_labels,
-            queries=self.config.num_queries,
+            queries=self.model.count_object_queries(canvas),
             void=self.config.void_weight,
             grid=(canvas[0] // STRIDES[0], canvas[1] // STRIDES[0]),
             pixels=DENSE_LOSS_PIXELS,

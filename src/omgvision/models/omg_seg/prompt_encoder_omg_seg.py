@@ -20,8 +20,16 @@ PADDING_LABEL = -10
 """Label of a padded point, as in transformers' SAM."""
 
 
+PLACE_REACH = 1.5
+"""Strides from a place to the end of what it sees freely: three cells of the grid across, so that an object on the
+border of two cells lies well within the sight of one of them."""
+
+PLACE_FALL = 8.0
+"""Logits that are taken away one stride farther."""
+
+
 class PromptQueries(NamedTuple):
-    """Queries made from prompts, in the order points, boxes, masks.
+    """Queries made from prompts, in the order points, boxes, masks; or from the places of a grid.
 
     A tuple, in which DeepSpeed's ZeRO-3 finds the tensors that its hooks must follow.
 
@@ -142,6 +150,28 @@ def click_prior(
     return broad + at_click - 2 * (1 - negative / 0.1).clamp(0, 1)
 
 
+def place_grid(canvas_size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Rows and columns of the grid of places over a canvas (H, W)."""
+    return math.ceil(canvas_size[0] / stride), math.ceil(canvas_size[1] / stride)
+
+
+def place_prior(places: Tensor, *, stride: int, canvas_size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Logits that keep each place to what is near: 0 up to `PLACE_REACH` strides away, then falling.
+
+    Args:
+        places: [N, 2] xy pixels of the network input.
+        stride: Between two places, in pixels.
+        canvas_size: Padded (H, W).
+        grid: (h, w) of the result.
+
+    Returns:
+        [N, h, w], from -`PLACE_FALL` to 0.
+    """
+    y, x = cell_centers(canvas_size, grid, device=places.device)
+    away = torch.maximum((y - places[:, 1, None, None]).abs(), (x - places[:, 0, None, None]).abs()) / stride
+    return -PLACE_FALL * (away - PLACE_REACH).clamp(0, 1)
+
+
 class PointRefinement(nn.Module):
     """What several points and the previous mask say about one object.
 
@@ -208,15 +238,51 @@ class PromptEncoder(nn.Module):
         width: C.
         box_prompt_index: Row of ``prompt_embed`` for boxes.
         point_refinement: Whether the parameters of :class:`PointRefinement` exist.
+        query_stride: Of the grid of :meth:`places`; 0 for models without.
     """
 
-    def __init__(self, width: int, *, box_prompt_index: int, point_refinement: bool):
+    def __init__(self, width: int, *, box_prompt_index: int, point_refinement: bool, query_stride: int = 0):
         super().__init__()
+        self.query_stride = query_stride
         self.box_prompt_index = box_prompt_index
         self.mask_token = nn.Parameter(torch.empty(1, width))
         self.prompt_embed = nn.Parameter(torch.empty(2, width))
         self.position_projection = nn.Linear(2 * width, width)
         self.refinement = PointRefinement(width) if point_refinement else None
+        self.place_embed = nn.Embedding(1, width) if query_stride else None
+
+    def places(self, *, image_sizes: Tensor, canvas_size: tuple[int, int], mask_features: Tensor) -> PromptQueries:
+        """A query for every place of a grid, row by row: what is here?
+
+        All share what they have learned. Each begins as a point in the middle of its cell, is told where it is as a box
+        of the cell's size is, and predicts a mask near it (:func:`place_prior`), in every frame of a clip.
+
+        Args:
+            image_sizes, canvas_size, mask_features: As of :meth:`forward`.
+        """
+        assert self.place_embed is not None
+        rows, columns = place_grid(canvas_size, self.query_stride)
+        y, x = cell_centers(canvas_size, (rows, columns), device=mask_features.device)
+        centers = torch.stack((x.expand(rows, -1), y.expand(-1, columns)), dim=-1).flatten(0, 1)
+        batch, frames = mask_features.shape[0], mask_features.shape[2]
+        features = self.place_embed(torch.zeros(batch, len(centers), dtype=torch.long, device=centers.device))
+        if self.refinement is not None:
+            points = centers[None, :, None].expand(batch, -1, -1, -1)
+            labels = torch.ones(points.shape[:3], dtype=torch.long, device=points.device)
+            canvas = points.new_tensor((canvas_size[1], canvas_size[0]))
+            features = features + self.refinement(points, labels, mask_features[:, :, 0], canvas, None)
+        half = self.query_stride / 2
+        cells = torch.cat((centers - half, centers + half), dim=-1).expand(batch, -1, -1)
+        prior = place_prior(
+            centers, stride=self.query_stride, canvas_size=canvas_size, grid=tuple(mask_features.shape[-2:])
+        )
+        return PromptQueries(
+            features=features,
+            positions=self._positions(cells.to(features.dtype), image_sizes),
+            region=None,
+            first_mask_logits=None,
+            mask_prior=prior[None, :, None].to(mask_features.dtype).expand(batch, -1, frames, -1, -1),
+        )
 
     def forward(
         self,
@@ -331,4 +397,4 @@ class PromptEncoder(nn.Module):
         return AttentionRegion(inside=inside, replaces_prediction=replaces)
 
 
-__all__ = ["PADDING_LABEL", "PromptEncoder", "PromptQueries", "region_centers"]
+__all__ = ["PADDING_LABEL", "PromptEncoder", "PromptQueries", "place_grid", "region_centers"]

@@ -26,7 +26,7 @@ from omgvision.training.export import WEIGHTS, export_weights, processor_for
 from omgvision.training.objective import SegmentationObjective
 from omgvision.training.probe import evenly, spread
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
-from omgvision.training.start import with_queries
+from omgvision.training.start import with_places
 from omgvision.training.validation import Validation, processor_of
 from omgvision.training.words import FixedWords
 
@@ -48,8 +48,9 @@ class FinetuneRecipe(Recipe):
         val: Data to measure on, like `data`; None holds a part of `data` back.
         holdout: Every so many-th sample is held back, where `val` is not given.
         validate: At most so many samples are measured during training, evenly spread.
-        queries: Object queries, where there are more objects in a picture than the weights have queries; None keeps
-            them.
+        query_stride: Where pictures hold crowds of small objects: a grid of queries, so many pixels of the scaled
+            picture apart, that each look at their surroundings (`OmgSegConfig.query_stride`). None keeps the queries
+            of the weights.
         loss_points: Points of a picture at which masks are compared, in matching and losses; None keeps the number of
             the weights. An object of which no point is drawn teaches nothing: small ones need many.
         image_size: As of `Recipe`, in measurement too, and in training: canvases that are smaller show a part of each
@@ -66,7 +67,7 @@ class FinetuneRecipe(Recipe):
     val: Path | None = None
     holdout: int = 10
     validate: int = 32
-    queries: int | None = None
+    query_stride: int | None = None
     loss_points: int | None = 4096
     scale: tuple[float, float] = (0.7, 1.5)
 
@@ -212,11 +213,12 @@ def objective(recipe: FinetuneRecipe) -> SegmentationObjective:
     if recipe.image_size:
         # Validation and export take this processor too.
         processor.image_processor.size = processor_for(recipe.image_size).image_processor.size
-    if recipe.queries is not None:
-        model = with_queries(model, recipe.queries)
+    if recipe.query_stride is not None:
+        model = with_places(model, recipe.query_stride)
     if recipe.loss_points is not None:
         model.config.num_loss_points = recipe.loss_points
-    warn_of_crowds(data, queries=model.config.num_queries)
+    if not model.config.query_stride:
+        warn_of_crowds(data, queries=model.config.num_queries)
     if model.text_model is not None:
         model.text_model.requires_grad_(False)
     if data.names:
@@ -236,22 +238,15 @@ def warn_of_crowds(data: Parts, *, queries: int) -> None:
             continue  # training replaces, counts and names it
     if most > queries:
         logger.warning(
-            "data: a picture holds %d segments, and the weights have %d queries to find them with; the recipe finetune "
-            "takes more (queries=%d)",
+            "data: a picture holds %d segments, and the weights have %d queries to find them with; a grid of more "
+            "finds crowds (query_stride=24)",
             most,
             queries,
-            most,
         )
 
 
 def lora_objective(recipe: LoraRecipe) -> SegmentationObjective:
-    """As `objective`, with adapters; they and the heads alone are trained.
-
-    Raises:
-        ValueError: More queries are wanted, which adapters cannot hold.
-    """
-    if recipe.queries is not None:
-        raise ValueError("queries: adapters keep the queries of the weights, expected none; use finetune")
+    """As `objective`, with adapters; they and the heads alone are trained."""
     built = objective(recipe)
     add_adapters(built.model, rank=recipe.rank, alpha=recipe.alpha)
     return built
