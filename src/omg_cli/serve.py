@@ -11,7 +11,11 @@ def serve(
     model: options.Model = None,
     chat_model: Annotated[
         str | None,
-        typer.Option("--chat-model", metavar="FOLDER", help="OMG-LLaVA, as omg convert writes it; without it no chat."),
+        typer.Option(
+            "--chat-model",
+            metavar="MODEL",
+            help="OMG-LLaVA: a folder of omg convert or a Hub id; by default the bundled.",
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 7860,
@@ -30,6 +34,7 @@ def serve(
     try:
         import uvicorn
 
+        from omgvision.hub import BUNDLED_CHAT, has_bundled_chat
         from omgvision.serving.app import create_app, load_chatter, load_segmenter
         from omgvision.serving.pictures import Limits
     except ModuleNotFoundError as error:
@@ -37,6 +42,8 @@ def serve(
             raise
         raise UserError(f"omg serve needs {error.name}: pip install 'omgvision[serve]'") from None
     limits = Limits(upload_bytes=round(max_upload * 2**20))
+    if chat_model is None and has_bundled_chat():
+        chat_model = BUNDLED_CHAT
     chatter = None if chat_model is None else load_chatter(chat_model, limits=limits, device=device)
     segmenter = load_segmenter(model, limits=limits, device=device, backbone=backbone)
     app = create_app(segmenter, chatter, limits=limits)

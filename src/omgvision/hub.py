@@ -158,17 +158,33 @@ def has_bundled_chat() -> bool:
     return (bundled_folder(BUNDLED_CHAT) / "config.json").is_file()
 
 
-def bundled_entry() -> Published:
-    """The bundled weights, their size as it is on this disk."""
-    file = bundled_folder() / "model.safetensors"
-    size = f"{file.stat().st_size / 1e6:.0f} MB" if file.is_file() else "missing in this installation"
-    return Published(
-        repository=BUNDLED,
-        file=file.name,
-        size=f"bundled, {size}",
-        licence="CC BY-NC-SA 4.0",
-        summary="small and quick, trained on a few hundred photographs: a demonstration of all tasks",
-    )
+def bundled_entries() -> list[Published]:
+    """The bundled weights, their size as it is on this disk; those that chat where they are."""
+    entries = [
+        Published(
+            repository=BUNDLED,
+            file="model.safetensors",
+            size=_bundled_size(BUNDLED),
+            licence="CC BY-NC-SA 4.0",
+            summary="small and quick, trained on a few hundred photographs: a demonstration of all tasks",
+        )
+    ]
+    if has_bundled_chat():
+        entries.append(
+            Published(
+                repository=BUNDLED_CHAT,
+                file="model.safetensors",
+                size=_bundled_size(BUNDLED_CHAT),
+                licence="CC BY-NC-SA 4.0",
+                summary="talks about what the former segments: a demonstration of omg chat",
+            )
+        )
+    return entries
+
+
+def _bundled_size(name: str) -> str:
+    file = bundled_folder(name) / "model.safetensors"
+    return f"bundled, {file.stat().st_size / 1e6:.0f} MB" if file.is_file() else "missing in this installation"
 
 
 # ------------------------------------------------------------------------------------------------------ finding weights

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from omg_cli.main import run
+from omgvision.hub import has_bundled_chat
 
 pytest.importorskip("gradio", reason="omg serve needs the extra serve")
 pytest.importorskip("uvicorn", reason="omg serve needs the extra serve")
@@ -125,7 +126,10 @@ def test_clicks_in_a_browser(address, picture, tmp_path):
         chrome.save_screenshot(str(folder / "clicked.png"))
 
         chrome.find_element(By.XPATH, "//button[@role='tab'][contains(., 'Chat')]").click()
-        wait.until(lambda _: "--chat-model" in one("#chat-missing").text)
+        if has_bundled_chat():
+            wait.until(lambda _: one("#question textarea"))
+        else:
+            wait.until(lambda _: "--chat-model" in one("#chat-missing").text)
         chrome.save_screenshot(str(folder / "chat.png"))
     finally:
         chrome.quit()

@@ -10,7 +10,6 @@ import gradio as gr
 from fastapi import FastAPI
 from gradio.themes import Default
 
-from .. import llava
 from ..hub import load
 from .chat_tab import add_chat_tab, add_missing_chat_tab
 from .chatter import Chatter
@@ -71,9 +70,7 @@ def load_segmenter(
     return Segmenter(load(model, device=device, backbone=backbone), limits=limits)
 
 
-def load_chatter(folder: str, *, limits: Limits, device: str | None = None) -> Chatter:
-    """See `omgvision.llava.load_llava`."""
-    model, processor = llava.load_llava(folder)
-    if device is not None:
-        model = model.to(device)  # pyright: ignore[reportArgumentType, reportCallIssue]
-    return Chatter(model, processor, name=Path(folder).resolve().name, limits=limits)
+def load_chatter(name: str, *, limits: Limits, device: str | None = None) -> Chatter:
+    """See `omgvision.load`."""
+    predictor = load(name, device=device)
+    return Chatter(*predictor.chat_model, name=predictor.name, limits=limits)
