@@ -1,14 +1,16 @@
 """`omg evaluate`: a model on a benchmark → its number beside the published one, and a report."""
 
+import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
 from . import options
 
 if TYPE_CHECKING:
+    from omgvision.evaluation.benchmark import Row
     from omgvision.evaluation.benchmarks import Benchmark
     from omgvision.evaluation.runner.run import Size
     from omgvision.predictor import Predictor
@@ -40,8 +42,8 @@ def evaluate(
         str,
         typer.Option(
             metavar="LONG,SHORT|own|published",
-            help="Edges that pictures are resized to. By default as published for models of the original's size,"
-            " and the model's own for others.",
+            help="Edges that pictures are resized to (type omg_seg). By default as published for models of the"
+            " original's size, and the model's own for others.",
         ),
     ] = "auto",
     mode: Annotated[
@@ -60,23 +62,25 @@ def evaluate(
     """
     edges = _read_size(size)
     from omgvision.evaluation.benchmarks import BENCHMARKS
-    from omgvision.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS, MODEL_TYPE
+    from omgvision.evaluation.language_benchmarks import GROUPS, LANGUAGE_BENCHMARKS
 
     if name is None:
-        titles = {row.name: row.title for row in BENCHMARKS.values()}
-        titles |= {key: f"{row.title} (needs a model of type {MODEL_TYPE})" for key, row in LANGUAGE_BENCHMARKS.items()}
-        width = max(map(len, titles))
-        print("\n".join(f"{key:{width}}  {title}" for key, title in titles.items()))
+        _list()
         return
-    if name in LANGUAGE_BENCHMARKS:
-        raise options.complain(
-            f"{name}: needs a model of type {MODEL_TYPE}, which reads sentences; models of type omg_seg do not."
-            f" Answers that you have are graded by `omg score {LANGUAGE_BENCHMARKS[name].metric}`"
-        )
-    if name != ALL and name not in BENCHMARKS:
-        raise options.complain(f"{name}: expected a benchmark ({', '.join(BENCHMARKS)}) or {ALL}")
+    if name != ALL and name not in (known := [*BENCHMARKS, *GROUPS, *LANGUAGE_BENCHMARKS]):
+        raise options.complain(f"{name}: expected a benchmark ({', '.join(known)}) or {ALL}")
     if data is None:
         raise options.complain("--data: expected the folder of the data set, got none")
+    of_words = _is_language_model(model)
+    if name != ALL and of_words != (name not in BENCHMARKS):
+        raise _other_model(name, model)
+    if of_words:
+        if edges != "auto":
+            raise options.complain(f"--size {size}: {name} needs none, pictures are as large as the model takes them")
+        names = list(LANGUAGE_BENCHMARKS) if name == ALL else list(GROUPS.get(name, (name,)))
+        assert model is not None
+        _evaluate_words(names, model, data=data, out=out, limit=limit, resume=resume, device=device, dtype=dtype)
+        return
 
     from omgvision.training.processes import launched_processes
 
@@ -114,7 +118,75 @@ def _read_size(text: str) -> "Size":
     return long, short
 
 
-def _present(rows: "list[Benchmark]", data: Path) -> "list[Benchmark]":
+RowT = TypeVar("RowT", bound="Row[Any, Any, Any]")
+
+
+def _list() -> None:
+    from omgvision.evaluation.benchmarks import BENCHMARKS
+    from omgvision.evaluation.language_benchmarks import GROUPS, LANGUAGE_BENCHMARKS, MODEL_TYPE
+
+    titles = {row.name: row.title for row in BENCHMARKS.values()}
+    grouped = {name: group for group, names in GROUPS.items() for name in names}
+    for row in LANGUAGE_BENCHMARKS.values():
+        key = grouped.get(row.name, row.name)
+        titles[key] = f"{row.title} (needs a model of type {MODEL_TYPE})"
+        if key in GROUPS:
+            titles[key] = f"{', '.join(GROUPS[key])} (needs a model of type {MODEL_TYPE})"
+    width = max(map(len, titles))
+    print("\n".join(f"{key:{width}}  {title}" for key, title in titles.items()))
+
+
+def _is_language_model(model: str | None) -> bool:
+    """Whether it is a folder of a model that reads sentences."""
+    from omgvision.evaluation.language_benchmarks import MODEL_TYPE
+
+    if model is None:
+        return False
+    try:
+        fields = json.loads((Path(model).expanduser() / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(fields, dict) and fields.get("model_type") == MODEL_TYPE
+
+
+def _other_model(name: str, model: str | None) -> typer.BadParameter:
+    from omgvision.evaluation.benchmarks import BENCHMARKS
+    from omgvision.evaluation.language_benchmarks import GRADED_BY, GROUPS, MODEL_TYPE
+
+    got = "the bundled weights" if model is None else model
+    if name in BENCHMARKS:
+        return options.complain(f"{name}: expected a model of type omg_seg, got {got} of type {MODEL_TYPE}")
+    group = next((group for group, names in GROUPS.items() if name in names), name)
+    return options.complain(
+        f"{name}: needs a model of type {MODEL_TYPE}, which reads sentences: give its folder as --model (made by omg"
+        f" convert or omg train), got {got}. Answers that you have are graded by `omg score {GRADED_BY[group]}`"
+    )
+
+
+def _evaluate_words(
+    names: list[str], model: str, *, data: Path, out: Path, device: str | None, dtype: str | None, **arguments: Any
+) -> None:
+    from omgvision.evaluation.language_benchmarks import LANGUAGE_BENCHMARKS
+    from omgvision.evaluation.runner.run import evaluate_language
+    from omgvision.evaluation.runner.speaker import load_speaker
+    from omgvision.training.processes import launched_processes
+
+    processes = launched_processes()
+    options.quiet_libraries()
+    rows = [LANGUAGE_BENCHMARKS[name] for name in names]
+    wanted = _present(rows, data) if len(rows) > 1 else rows
+    for row in wanted:
+        row.locate(data)  # data that are missing are reported before the weights are loaded
+    if processes.count > 1 and device is None:
+        device = _own_device(processes.local_rank)
+    speaker = load_speaker(Path(model).expanduser(), device=device, dtype=dtype)
+    for row in wanted:
+        folder = out / row.name
+        report = evaluate_language(row, data, speaker, out=folder, processes=processes, **arguments)
+        _show(report, folder, model=speaker.name)
+
+
+def _present(rows: list[RowT], data: Path) -> list[RowT]:
     """Those whose data are there; the others are named."""
     places = {row.name: (data, *(data / folder for folder in row.folders)) for row in rows}
     there = [row for row in rows if any(not row.missing(place) for place in places[row.name])]
@@ -145,14 +217,19 @@ def _own_device(local_rank: int) -> str | None:
 
 
 def _evaluate(benchmark: "Benchmark", predictor: "Predictor", *, data: Path, out: Path, **arguments: Any) -> None:
-    from omgvision.evaluation.runner.report import comparison
     from omgvision.evaluation.runner.run import evaluate as measure
 
     folder = out / benchmark.name
     report = measure(benchmark, data, predictor, out=folder, **arguments)
+    _show(report, folder, model=predictor.name)
+
+
+def _show(report: dict[str, Any] | None, folder: Path, *, model: str) -> None:
+    from omgvision.evaluation.runner.report import comparison
+
     if report is None:
         return
-    print(f"{report['title']}: {report['samples']} of {report['samples_in_all']} samples, {predictor.name}")
+    print(f"{report['title']}: {report['samples']} of {report['samples_in_all']} samples, {model}")
     rows = [["", "ours", "published", "noise", ""], *comparison(report)]
     width = max(len(row[0]) for row in rows)
     for number, ours, published, noise, remark in rows:

@@ -236,17 +236,25 @@ def gcg(
 
 
 @app.command("multiple-choice")
-def multiple_choice(gt: GroundTruth, pred: Predictions, out: Report = None) -> None:
-    """Accuracy over multiple-choice questions: exact matching, circular evaluation (MMBench)."""
+def multiple_choice(
+    gt: GroundTruth,
+    pred: Predictions,
+    matching: Annotated[
+        Literal["exact", "letters"],
+        typer.Option(help="How answers are read; exact: VLMEvalKit's, letters: OMG-LLaVA's, the first A to D."),
+    ] = "exact",
+    out: Report = None,
+) -> None:
+    """Accuracy over multiple-choice questions: circular evaluation (MMBench). Tables are tsv, csv, xlsx or json."""
     from omgvision.evaluation.scores.multiple_choice import score
 
     options.quiet_libraries()
-    _report(score(gt, pred), out)
+    _report(score(gt, pred, matching=matching), out)
 
 
 @app.command("pope")
 def pope(gt: GroundTruth, pred: Predictions, out: Report = None) -> None:
-    """Accuracy, precision, recall, F1 and yes-ratio of POPE."""
+    """Accuracy, precision, recall, F1 and yes-ratio of POPE, of one list or a folder of them."""
     from omgvision.evaluation.scores.pope import score
 
     options.quiet_libraries()

@@ -13,7 +13,9 @@ BOTTOM = ("models", "data", "evaluation", "visualization")
 RUNNERS = (
     "omgvision/evaluation/evaluate.py",
     "omgvision/evaluation/card_numbers.py",
+    "omgvision/evaluation/chat_numbers.py",
     "omgvision/evaluation/benchmarks.py",
+    "omgvision/evaluation/language_benchmarks.py",
     "omgvision/evaluation/runner/",
     "omgvision/evaluation/video_benchmarks.py",
     "omgvision/evaluation/video_segmenters.py",

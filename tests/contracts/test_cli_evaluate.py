@@ -8,6 +8,7 @@ import pytest
 from omg_cli.main import run
 from omgvision import OmgSegConfig
 from omgvision.evaluation.benchmarks import BENCHMARKS
+from omgvision.evaluation.language_benchmarks import GROUPS, LANGUAGE_BENCHMARKS
 from tests.scoring import refused
 from tests.unit.evaluation.runner import layouts
 
@@ -70,6 +71,7 @@ def test_mistakes(evaluate, tmp_path):
         (("camvid", "--data", tmp_path, "--limit", "0"), "--limit"),
         (("refcoco", "--data", tmp_path), "omg_llava"),
         (("mmbench", "--data", tmp_path), "omg score multiple-choice"),
+        (("mmbench-dev", "--data", tmp_path), "omg score multiple-choice"),
         (("camvid", "--data", tmp_path, "--out", tmp_path / "file"), "file"),
     ]:
         assert part in refused(evaluate(*arguments)), arguments
@@ -89,6 +91,8 @@ def test_a_run_is_not_overwritten(evaluate, tmp_path):
 def test_the_page_has_every_benchmark_and_its_published_number():
     page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
     rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    for name in set(GROUPS) | (set(LANGUAGE_BENCHMARKS) - {part for group in GROUPS.values() for part in group}):
+        assert f"`{name}`" in page, name
     for name, benchmark in BENCHMARKS.items():
         assert f"`{name}`" in page or name in ("cityscapes-semantic",), name
         for published in benchmark.published_for(OmgSegConfig()):

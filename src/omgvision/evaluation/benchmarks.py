@@ -1,17 +1,18 @@
 """The benchmarks: where their data lie, how the original was measured on them, and what was published.
 
-Published numbers are those of OMG-Seg (Li et al., CVPR 2024) and OMG-LLaVA (Zhang et al., NeurIPS 2024). `confirmed`
-says whether they were read in a paper; the others are remembered and wait for a run of the released weights. Noise is
-what the original's README tells of its own runs.
+Published numbers are those of OMG-Seg (Li et al., CVPR 2024). `confirmed` says whether they were read in a paper; the
+others are remembered and wait for a run of the released weights. Noise is what the original's README tells of its own
+runs. What OMG-LLaVA is measured on is in `language_benchmarks`.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from omgvision.data.datasets import CocoInstances, YouTubeVisFrames
 from omgvision.errors import UserError
+from omgvision.evaluation.benchmark import Published, Row
 from omgvision.evaluation.runner.clicks import ClickedObjects
 from omgvision.evaluation.runner.images import InstanceImages, PanopticImages
 from omgvision.evaluation.runner.labels import (
@@ -40,73 +41,14 @@ WIDTHS: dict[tuple[int, ...], Backbone] = {
 """Channels of the stages → the original's backbone."""
 
 
-@dataclass(frozen=True)
-class Published:
-    """A number of a paper.
+class Benchmark(Row[Predictor, OmgSegConfig, Settings]):
+    """What OMG-Seg models are measured on."""
 
-    Attributes:
-        number: What it is called in our reports.
-        value: As a fraction.
-        model: Which model it is of.
-        confirmed: Read in a paper.
-        source: Where.
-        noise: Of the original between two runs, as a fraction; None = nobody said.
-    """
-
-    number: str
-    value: float
-    model: str
-    confirmed: bool
-    source: str
-    noise: float | None = None
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A data set, a task and what was published.
-
-    Attributes:
-        name: As in `omg evaluate NAME`.
-        title: For people.
-        needs: Type of the models that can be measured.
-        folders: What the data set's folder may be called in a folder of many.
-        layout: What must lie in it.
-        settings: How the original was measured.
-        published: Of the original.
-        task: (root, predictor, settings) → the task.
-    """
-
-    name: str
-    title: str
-    folders: tuple[str, ...]
-    layout: tuple[str, ...]
-    settings: Settings
-    task: Callable[[Path, Predictor, Settings], Task]
-    published: tuple[Published, ...] = ()
-
-    def locate(self, data: Path) -> Path:
-        """The data set's folder: `data` itself or one of `folders` in it.
-
-        Raises:
-            UserError: Neither has what `layout` says.
-        """
-        places = [data, *(data / folder for folder in self.folders)]
-        for place in places:
-            if not self.missing(place):
-                return place
-        # The place that lacks least is the one that was meant.
-        best = min(places, key=lambda place: (len(self.missing(place)), places.index(place)))
-        raise UserError(
-            f"{self.name}: expected {', '.join(self.layout)} in {data}, or in {' or '.join(self.folders)} there; got no"
-            f" {self.missing(best)[0]} in {best}: give the folder of {self.title} as --data"
-        )
-
-    def missing(self, place: Path) -> list[str]:
-        """What of `layout` is not there."""
-        return [one for one in self.layout if not (place / one).exists()]
+    def original_of(self, config: OmgSegConfig) -> str | None:
+        return backbone_of(config)
 
     def published_for(self, config: OmgSegConfig) -> list[dict[str, Any]]:
-        """The numbers to show beside those of a model: of its own backbone, else of the ConvNeXt-L."""
+        """Of its own backbone, else of the ConvNeXt-L."""
         backbone = backbone_of(config) or "ConvNeXt-L"
         return [asdict(one) for one in self.published if one.model == f"OMG-Seg {backbone}"]
 

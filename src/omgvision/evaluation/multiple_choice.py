@@ -4,11 +4,14 @@ import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from omgvision.evaluation.metric import PerSample
 
 NO_OPTION = "Z"
 """What stands for an answer that refuses to choose."""
+
+Matching = Literal["exact", "letters"]
 
 ABILITIES = {
     "coarse_perception": "CP",
@@ -28,6 +31,7 @@ REFUSALS = (
     "Cannot determine the answer",
 )
 PUNCTUATION = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
+LETTERS = re.compile(r"[A-D]+")
 STATED = re.compile(r"answer\s+is\s+\**([ABCD])", re.IGNORECASE)
 
 
@@ -71,6 +75,12 @@ def _match_text(answer: str, choices: Mapping[str, str]) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
+def first_letters(answer: str) -> str:
+    """The first run of letters A to D, as OMG-LLaVA's (and xtuner's) own evaluation reads an answer; "" without any."""
+    found = LETTERS.search(answer)
+    return found[0] if found else ""
+
+
 @dataclass(frozen=True)
 class _Answer:
     question: str
@@ -83,7 +93,15 @@ class CircularAccuracy(PerSample[_Answer]):
     """Keeps, of every asking of every question, whether it was answered rightly.
 
     A question is asked once for every rotation of its options and counts as known if all answers are right.
+
+    Args:
+        matching: How an answer is read: `exact` is VLMEvalKit's exact matching (`match_option`), `letters` the way of
+            OMG-LLaVA's own evaluation (`first_letters`).
     """
+
+    def __init__(self, matching: Matching = "exact"):
+        super().__init__()
+        self.matching: Matching = matching
 
     def update(
         self,
@@ -113,9 +131,10 @@ class CircularAccuracy(PerSample[_Answer]):
             raise ValueError(f"choices: expected options A, B, …, got {', '.join(choices) or 'none'} ({sample_id})")
         if right not in string.ascii_uppercase or not right:
             raise ValueError(f"answer: expected the letter of the right option, got {right!r} ({sample_id})")
+        letter = match_option(answer, choices) if self.matching == "exact" else first_letters(answer)
         record = _Answer(
             question=sample_id if question is None else question,
-            right=match_option(answer, choices) == right,
+            right=letter == right,
             split=split,
             categories=categories,
         )

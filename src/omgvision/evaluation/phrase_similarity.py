@@ -3,6 +3,8 @@
 from functools import cache
 from typing import Any
 
+BERT = "bert-base-uncased"
+
 
 def ignore_phrases(first: str, second: str) -> float:
     """1: masks alone count."""
@@ -20,6 +22,13 @@ def jaccard(first: str, second: str) -> float:
     return len(one & other) / len(one | other) if one | other else 0.0
 
 
+def bert_is_here() -> bool:
+    """Whether `BertSimilarity` finds its weights on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(BERT, "config.json"), str)
+
+
 class BertSimilarity:
     """Cosine between the means of BERT's last hidden states, as GLaMM's evaluation computes it (on the CPU).
 
@@ -30,7 +39,7 @@ class BertSimilarity:
         ValueError: No such weights on this machine.
     """
 
-    def __init__(self, name: str = "bert-base-uncased"):
+    def __init__(self, name: str = BERT):
         from transformers import AutoModel, AutoTokenizer
 
         try:

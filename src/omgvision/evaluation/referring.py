@@ -22,6 +22,7 @@ class _Answer:
     union: int
     no_target: bool
     answered_no_target: bool
+    unanswered: bool
     source: str
 
 
@@ -31,10 +32,12 @@ class ReferringIoU(PerSample[_Answer]):
     gIoU is the mean IoU over sentences, cIoU the ratio of all intersections to all unions, Pr@X the share of sentences
     whose IoU is X or more. Sentences without a target are where protocols differ:
 
-    - `lisa` (RefCOCO, RefCOCO+, RefCOCOg, ReasonSeg; LISA, GLaMM, OMG-LLaVA): IoU 1 if both masks are empty.
+    - `lisa` (RefCOCO, RefCOCO+, RefCOCOg, ReasonSeg; LISA, GLaMM, OMG-LLaVA): IoU 1 if both masks are empty. A sentence
+      that got no mask at all, because the answer has no [SEG], has IoU 0 and is left out of cIoU, as in OMG-LLaVA's own
+      evaluation; `count_missed` says how many there are.
     - `gres` (gRefCOCO; ReLA's `ReferEvaluator`): there the model says apart from its mask whether there is a target. If
       it says no, its mask does not count: rightly, IoU 1 and nothing for cIoU; wrongly, IoU 0 and the union of both
-      masks. Pr@X is over sentences with a target.
+      masks. Pr@X is over sentences with a target. No mask at all says that there is no target.
 
     Args:
         protocol: See above.
@@ -47,7 +50,7 @@ class ReferringIoU(PerSample[_Answer]):
     def update(
         self,
         sample_id: str,
-        prediction: np.ndarray,
+        prediction: np.ndarray | None,
         target: np.ndarray,
         *,
         ignore: np.ndarray | None = None,
@@ -58,7 +61,7 @@ class ReferringIoU(PerSample[_Answer]):
         """Adds a sentence.
 
         Args:
-            prediction, target: Bool [H, W]. Of several referred objects, the union.
+            prediction, target: Bool [H, W]. Of several referred objects, the union. No prediction at all is None.
             ignore: Bool [H, W], pixels that count for nothing (255 in ReasonSeg's label maps).
             no_target, predicted_no_target: Whether the sentence means nothing, and whether the model said so (`gres`);
                 None = whether the mask is empty.
@@ -67,6 +70,8 @@ class ReferringIoU(PerSample[_Answer]):
         Raises:
             ValueError: Masks of different sizes.
         """
+        unanswered = prediction is None
+        prediction = np.zeros_like(target) if prediction is None else prediction
         for what, mask in (("prediction", prediction), ("ignore", ignore)):
             if mask is not None and mask.shape != target.shape:
                 raise ValueError(f"{what}: expected the target's size {target.shape}, got {mask.shape} ({sample_id})")
@@ -77,6 +82,7 @@ class ReferringIoU(PerSample[_Answer]):
             union=int(np.count_nonzero(prediction | target)),
             no_target=not target.any() if no_target is None else no_target,
             answered_no_target=not prediction.any() if predicted_no_target is None else predicted_no_target,
+            unanswered=unanswered,
             source=source,
         )
         self.add(sample_id, record)
@@ -88,6 +94,10 @@ class ReferringIoU(PerSample[_Answer]):
         are 0 if all sentences have a target, as ReLA says it.
         """
         return self._reduce(self.ordered())
+
+    def count_missed(self) -> int:
+        """Sentences that got no mask at all."""
+        return sum(record.unanswered for record in self.records.values())
 
     def per_source(self) -> dict[str, dict[str, float]]:
         """Source → the same numbers over its sentences."""
@@ -101,12 +111,13 @@ class ReferringIoU(PerSample[_Answer]):
 
 def _reduce_lisa(records: list[_Answer]) -> dict[str, float]:
     shared, union = _columns(records)
+    answered = np.array([not record.unanswered for record in records], dtype=bool)
     # LISA's own small numbers keep 0/0 away; they show in the sixth digit of small objects.
-    ious = np.where(union == 0, 1.0, shared / (union + 1e-5))
-    exact = np.where(union == 0, 1.0, shared / np.maximum(union, 1))
+    ious = answered * np.where(union == 0, 1.0, shared / (union + 1e-5))
+    exact = answered * np.where(union == 0, 1.0, shared / np.maximum(union, 1))
     return {
         "gIoU": _ratio(ious.sum(), len(records)),
-        "cIoU": _ratio(shared.sum(), union.sum() + 1e-10) if records else float("nan"),
+        "cIoU": _ratio(shared[answered].sum(), union[answered].sum() + 1e-10) if answered.any() else float("nan"),
         **_precisions(exact),
     }
 

@@ -35,6 +35,8 @@ class Referred:
         mask: bool [H, W], the union of all that is meant; nothing if the sentence means nothing in the picture.
         ignore: bool [H, W], pixels that do not count.
         sample_id: unique within the dataset.
+        file_name: of the image.
+        is_sentence: a whole sentence (ReasonSeg), no phrase that names something.
     """
 
     image: Tensor
@@ -42,6 +44,8 @@ class Referred:
     mask: Tensor
     ignore: Tensor
     sample_id: str
+    file_name: str
+    is_sentence: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,7 @@ class RefCoco:
             mask=torch.from_numpy(mask),
             ignore=torch.zeros(size, dtype=torch.bool),
             sample_id=sentence.sample_id,
+            file_name=photograph["file_name"],
         )
 
 
@@ -194,6 +199,10 @@ class ReasonSeg:
     def __len__(self) -> int:
         return len(self._images)
 
+    def by_image(self) -> list[list[int]]:
+        """As of `RefCoco`: a picture has one sentence."""
+        return [[number] for number in range(len(self))]
+
     def __getitem__(self, index: int) -> Referred:
         """Raises ValueError naming the file if picture or json cannot be read."""
         path = self._images[index]
@@ -211,6 +220,8 @@ class ReasonSeg:
             mask=torch.from_numpy(values == _TARGET),
             ignore=torch.from_numpy(values == _IGNORE),
             sample_id=path.stem,
+            file_name=path.name,
+            is_sentence=bool(content.get("is_sentence", False)),
         )
 
 

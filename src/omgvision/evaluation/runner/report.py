@@ -12,26 +12,28 @@ from typing import Any
 
 import torch
 
-from omgvision.evaluation.benchmarks import Benchmark, backbone_of
+from omgvision.evaluation.benchmark import Row
 from omgvision.evaluation.runner.files import write_json, write_text
 from omgvision.evaluation.runner.journal import Journal
-from omgvision.evaluation.runner.task import Graded, Task, defined
-from omgvision.predictor import Predictor
+from omgvision.evaluation.runner.task import Graded, Measured, Task, defined
 from omgvision.results import write_image
 from omgvision.visualization import grid
 
 WORST = 20
+TITLE = 46
+"""Characters that fit over a picture."""
+
 PACKAGES = ("omgvision", "torch", "transformers", "numpy", "pillow", "pycocotools", "scipy")
-PLAIN = ("NoC@", "over_max@", "perception", "cognition")
+PLAIN = ("NoC@", "over_max@", "perception", "cognition", "score")
 """Beginnings of names whose values are no fractions."""
 
 
 def build(
-    benchmark: Benchmark,
+    benchmark: Row[Any, Any, Any],
     graded: Graded,
     *,
     run: Mapping[str, Any],
-    predictor: Predictor,
+    measured: Measured,
     task: Task,
     journal: Journal,
     sample_ids: Sequence[str],
@@ -53,9 +55,9 @@ def build(
         "numbers": {name: value for name, value in numbers.items() if "/" not in name},
         "published": [
             {**entry, "difference": _difference(numbers, entry) if whole else None}
-            for entry in benchmark.published_for(predictor.model.config)
+            for entry in benchmark.published_for(measured.model.config)
         ],
-        "backbone": backbone_of(predictor.model.config),
+        "original": benchmark.original_of(measured.model.config),
         "per_class": {name: value for name, value in numbers.items() if "/" in name},
         "per_sample": {"number": task.quality, "values": per_sample},
         "samples": len(sample_ids),
@@ -63,7 +65,7 @@ def build(
         **run,
         "note": graded.note,
         "check": " ".join(["omg score", *graded.command]) if graded.command and whole else None,
-        "environment": environment(predictor, processes=processes),
+        "environment": environment(measured, processes=processes),
     }
 
 
@@ -72,27 +74,28 @@ def _difference(numbers: Mapping[str, float | None], entry: Mapping[str, Any]) -
     return None if ours is None else ours - entry["value"]
 
 
-def environment(predictor: Predictor, *, processes: int) -> dict[str, Any]:
+def environment(measured: Measured, *, processes: int) -> dict[str, Any]:
     """What a number may depend on besides model and data."""
     return {
         "versions": {"python": platform.python_version(), **{one: importlib.metadata.version(one) for one in PACKAGES}},
         "system": platform.platform(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": str(predictor.device),
-        "dtype": str(predictor.model.dtype).removeprefix("torch."),
+        "device": str(measured.device),
+        "dtype": str(measured.model.dtype).removeprefix("torch."),
         "processes": processes,
     }
 
 
-def checksums(predictor: Predictor) -> dict[str, str]:
+def checksums(measured: Measured) -> dict[str, str]:
     """File → sha256 of the weights' files; of the tensors themselves for a model that was never a file."""
-    folder = Path(predictor.model.config.name_or_path or "-")
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    folder = Path(measured.model.config.name_or_path or "-")
+    # An adapter lies in a folder of its own.
+    files = sorted(path for form in ("*", "*/adapter_model") for path in folder.glob(f"{form}.safetensors"))
     if files:
-        return {path.name: _sha256(path) for path in files}
+        return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
     digest = hashlib.sha256()
-    for name, tensor in sorted(predictor.model.state_dict().items()):
+    for name, tensor in sorted(measured.model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().float().numpy().tobytes())
     return {"state_dict": digest.hexdigest()}
@@ -113,12 +116,19 @@ def write(report: dict[str, Any], folder: Path, *, task: Task, journal: Journal,
         pictures, titles = [], []
         for one in worst:
             record = journal[one]
-            pictures += task.panel(one, record, folder / "predictions").draw()
-            titles += [task.name(one, record), f"{task.quality}: {100 * (journal.quality(one) or 0):.1f}"]
+            panel = task.panel(one, record, folder / "predictions")
+            pictures += panel.draw()
+            usual = task.name(one, record), f"{task.quality}: {100 * (journal.quality(one) or 0):.1f}"
+            titles += [_fitted(title) for title in panel.titles or usual]
         write_image(grid(pictures, columns=4, titles=titles), folder / "worst.png")
     write_json(folder / "report.json", report)
     shown = [(task.name(one, journal[one]), journal.quality(one) or 0.0) for one in worst]
     write_text(folder / "report.md", markdown(report, worst=shown))
+
+
+def _fitted(title: str) -> str:
+    """No wider than a picture of the sheet."""
+    return title if len(title) <= TITLE else f"{title[: TITLE - 1]}…"
 
 
 def worst_of(journal: Journal, sample_ids: Sequence[str]) -> list[str]:
@@ -157,11 +167,12 @@ def verdict(report: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
     origin = f"{entry['model']}{'' if entry['confirmed'] else ', unconfirmed'}"
     if report["samples"] < report["samples_in_all"]:
         return f"{origin}; ours on {report['samples']} of {report['samples_in_all']} samples: not comparable"
-    if report["backbone"] is None:
+    if report["original"] is None:
         return f"{origin}; ours is another model"
     if entry["difference"] is None:
         return origin
-    text = f"{origin}; {100 * entry['difference']:+.2f}"
+    scale = 1 if entry["number"].startswith(PLAIN) else 100
+    text = f"{origin}; {scale * entry['difference']:+.2f}"
     if entry["noise"] is None:
         return text
     return f"{text}, {'within' if abs(entry['difference']) <= entry['noise'] else 'outside'} the published noise"
@@ -180,7 +191,8 @@ def markdown(report: Mapping[str, Any], *, worst: Sequence[tuple[str, float]]) -
         parts += ["", "The same from the prediction files:", "", f"    {report['check']}"]
     if report["published"]:
         sources = dict.fromkeys(entry["source"] for entry in report["published"])
-        parts += ["", f"Published: {'; '.join(sources)}. Noise: what the original's README says of its own runs."]
+        noise = " Noise: what the original's README says of its own runs." if _has_noise(report) else ""
+        parts += ["", f"Published: {'; '.join(sources)}.{noise}"]
     parts += ["", "## How", ""]
     rows = [
         ["data", report["data"]],
@@ -200,6 +212,10 @@ def markdown(report: Mapping[str, Any], *, worst: Sequence[tuple[str, float]]) -
         parts += ["", f"## The worst {len(worst)} samples", "", "Left the truth, right the prediction: `worst.png`."]
         parts += ["", _table(["sample", number], [[name, shown(number, value)] for name, value in worst])]
     return "\n".join(parts) + "\n"
+
+
+def _has_noise(report: Mapping[str, Any]) -> bool:
+    return any(entry["noise"] is not None for entry in report["published"])
 
 
 def _by_class(numbers: Mapping[str, float | None]) -> dict[str, dict[str, float | None]]:

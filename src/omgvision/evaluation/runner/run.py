@@ -21,11 +21,14 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeR
 from transformers.image_utils import SizeDict
 
 from omgvision.errors import UserError
+from omgvision.evaluation.benchmark import Row
 from omgvision.evaluation.benchmarks import Benchmark, backbone_of
+from omgvision.evaluation.language_benchmarks import LanguageBenchmark
 from omgvision.evaluation.runner import report
 from omgvision.evaluation.runner.files import write_json
 from omgvision.evaluation.runner.journal import Journal
-from omgvision.evaluation.runner.task import Settings
+from omgvision.evaluation.runner.speaker import Speaker
+from omgvision.evaluation.runner.task import Measured, Settings, Task
 from omgvision.models.omg_seg.processing_omg_seg import OmgSegProcessor
 from omgvision.predictor import Predictor, VideoMode
 from omgvision.results import ensure_writable
@@ -73,16 +76,58 @@ def evaluate(
     settings = _settings(benchmark, predictor, size, mode)
     predictor = _resized(predictor, settings.size)
     task = benchmark.task(root, predictor, settings)
-    chosen = evenly(task.sample_ids, limit)
+    run = {"data": str(root), "limit": limit, "settings": asdict(settings)}
+    return _measure(benchmark, task, predictor, run=run, out=out, resume=resume, processes=processes)
+
+
+def evaluate_language(
+    benchmark: LanguageBenchmark,
+    data: Path,
+    speaker: Speaker,
+    *,
+    out: Path,
+    limit: int | None = None,
+    resume: bool = False,
+    processes: Processes = Processes(),  # noqa: B008 - immutable
+) -> dict[str, Any] | None:
+    """Measures a model that reads and writes sentences.
+
+    Args:
+        benchmark: A row of `LANGUAGE_BENCHMARKS`.
+        data, out, limit, resume, processes: As of `evaluate`.
+        speaker: The model.
+
+    Returns:
+        As `evaluate`.
+
+    Raises:
+        UserError: The data are not there, or `out` has another run.
+    """
+    root = benchmark.locate(data)
+    task = benchmark.task(root, speaker, benchmark.settings)
+    run = {"data": str(root), "limit": limit, "settings": asdict(benchmark.settings)}
+    return _measure(benchmark, task, speaker, run=run, out=out, resume=resume, processes=processes)
+
+
+def _measure(
+    benchmark: Row[Any, Any, Any],
+    task: Task,
+    measured: Measured,
+    *,
+    run: dict[str, Any],
+    out: Path,
+    resume: bool,
+    processes: Processes,
+) -> dict[str, Any] | None:
+    """Predicts what is not predicted yet, grades all files and writes the report."""
+    chosen = evenly(task.sample_ids, run["limit"])
     described = {
         "model": {
-            "name": predictor.name,
-            "sha256": report.checksums(predictor),
-            "parameters": sum(parameter.numel() for parameter in predictor.model.parameters()),
+            "name": measured.name,
+            "sha256": report.checksums(measured),
+            "parameters": sum(parameter.numel() for parameter in measured.model.parameters()),
         },
-        "data": str(root),
-        "limit": limit,
-        "settings": asdict(settings),
+        **run,
     }
     if processes.rank == 0:
         _prepare(out, {"benchmark": benchmark.name, **described}, resume=resume)
@@ -105,7 +150,7 @@ def evaluate(
         benchmark,
         graded,
         run=described,
-        predictor=predictor,
+        measured=measured,
         task=task,
         journal=journal,
         sample_ids=chosen,

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
+from transformers import PreTrainedModel
 
 from omgvision.data.class_lists import ClassList, ClassListName, load_class_list
 from omgvision.errors import UserError
@@ -74,6 +76,19 @@ class Graded:
     note: str = ""
 
 
+class Measured(Protocol):
+    """A model that is measured."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def model(self) -> PreTrainedModel: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+
 class Records(Protocol):
     """The records of the samples, read from disk one at a time."""
 
@@ -82,11 +97,16 @@ class Records(Protocol):
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of the contact sheet: true and predicted masks, each a bool [H, W] and the number of its colour."""
+    """One picture of the contact sheet: true and predicted masks, each a bool [H, W] and the number of its colour.
+
+    Attributes:
+        titles: Over the truth and over the prediction; None = name and quality of the sample.
+    """
 
     image: Image.Image
-    truth: Sequence[tuple[np.ndarray, int]]
-    prediction: Sequence[tuple[np.ndarray, int]]
+    truth: Sequence[tuple[np.ndarray, int]] = ()
+    prediction: Sequence[tuple[np.ndarray, int]] = ()
+    titles: tuple[str, str] | None = None
 
     def draw(self, *, height: int = 240) -> tuple[Image.Image, Image.Image]:
         """The truth and the prediction, drawn over the picture."""

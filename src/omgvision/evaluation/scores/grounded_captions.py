@@ -1,18 +1,31 @@
 """Grounded captions from GranD-f's files."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from omgvision.evaluation.grounded_captions import GroundedCaptions, Similarity
 from omgvision.evaluation.phrase_similarity import BertSimilarity, exact, ignore_phrases, jaccard
 from omgvision.evaluation.scores.captions import best_captions, read_references, warn_without_tools
-from omgvision.evaluation.scores.files import complete, read_json
+from omgvision.evaluation.scores.files import complete, entries, identity, integer, number, read_json, text
 
 SimilarityName = Literal["bert", "jaccard", "exact", "any"]
+Split = Literal["val", "test"]
+
+
+def paths_of(ground_truth: Path, split: Split) -> tuple[Path, Path]:
+    """The jsons of captions and of masks."""
+    captions, masks = (ground_truth / f"{split}_gcg_coco_{kind}_gt.json" for kind in ("caption", "mask"))
+    return captions, masks
 
 
 def score(
-    ground_truth: Path, predictions: Path, *, split: str = "val", similarity: SimilarityName = "bert"
+    ground_truth: Path,
+    predictions: Path,
+    *,
+    split: Split = "val",
+    similarity: SimilarityName = "bert",
+    only: Collection[str] | None = None,
 ) -> dict[str, float]:
     """What `GroundedCaptions.compute` says.
 
@@ -22,37 +35,60 @@ def score(
             the name of the picture.
         split: Whose files, `val` or `test`.
         similarity: Whether a phrase is the right one: `bert` is the official way, `any` takes all.
+        only: Ids of the images that count, as text; None = all.
 
     Raises:
         ValueError: A file that is missing or broken, an image without prediction, a mask of another size, no BERT.
     """
-    captions_path, masks_path = (ground_truth / f"{split}_gcg_coco_{kind}_gt.json" for kind in ("caption", "mask"))
+    captions_path, masks_path = paths_of(ground_truth, split)
     captions = read_json(captions_path, keys={"images": list, "annotations": list})
     masks = read_json(masks_path, keys={"images": list, "annotations": list, "categories": list})
-    references = read_references(captions_path, captions)
+    references = read_references(captions_path, captions, only=only)
     with complete(captions_path):
-        labels: dict[Any, list[str]] = {}
+        labels: dict[str | int, list[str]] = {}
         for entry in captions["annotations"]:
-            labels.setdefault(entry["image_id"], list(entry["labels"]))
+            labels.setdefault(identity(entry, "image_id"), _texts(entry, "labels"))
     alike = _similarity(similarity)
     best = best_captions()
     with complete(masks_path):
+        _check(masks)
         metric = GroundedCaptions(masks, best.tokenise, similarity=alike, meteor=best.meteor)
-    for identity, texts in references.items():
-        path = predictions / f"{identity}.json"
+    for image, texts in references.items():
+        path = predictions / f"{image}.json"
         content = read_json(path)
         with complete(path):
             answer = content if "caption" in content else next(iter(content.values()), {})
             metric.update(
-                str(identity),
-                str(answer["caption"]),
-                list(map(str, answer["phrases"])),
-                answer["pred_masks"],
+                str(image),
+                text(answer, "caption"),
+                _texts(answer, "phrases"),
+                entries(answer, "pred_masks"),
                 references=texts,
-                labels=labels[identity],
+                labels=labels[image],
             )
     warn_without_tools()
     return metric.compute()
+
+
+def _check(masks: Mapping[str, Any]) -> None:
+    """What AP reads besides the segmentations; for the inside of `complete`."""
+    for key, reader, names in (
+        ("images", identity, ("id",)),
+        ("images", integer, ("height", "width")),
+        ("annotations", identity, ("id", "image_id")),
+        ("annotations", number, ("area",)),
+        ("annotations", integer, ("category_id",)),
+        ("categories", integer, ("id",)),
+    ):
+        for entry in masks[key]:
+            for name in names:
+                reader(entry, name)
+
+
+def _texts(entry: Mapping[str, Any], key: str) -> list[str]:
+    if not isinstance(entry[key], list) or not all(isinstance(one, str) for one in entry[key]):
+        raise ValueError(f"expected a list of texts as {key}, got {str(entry[key])[:60]}")
+    return entry[key]
 
 
 def _similarity(name: SimilarityName) -> Similarity:

@@ -2,7 +2,8 @@
 
 There is no official file format. This one is `{"samples": [{"id": …, …}, …]}` on both sides. Ground truth: a run-length
 mask `gt`, and where there are such things a mask `ignore`, a bool `gt_no_target` and the name `source` of the data set.
-Predictions: a run-length mask `pred` and, from a model that says so, a bool `pred_no_target`.
+Predictions: a run-length mask `pred`, null where a model gave none at all, and, from a model that says so, a bool
+`pred_no_target`.
 """
 
 from functools import partial
@@ -75,7 +76,7 @@ def _update(
         left_out = sample.get("ignore") if ignore else None
         ignored = None if left_out is None else _decode(left_out, size)
     with complete(predictions):
-        prediction = _decode(guess["pred"], size)
+        prediction = None if guess["pred"] is None else _decode(guess["pred"], size)
     metric.update(
         str(sample["id"]),
         prediction,

@@ -208,10 +208,10 @@ def test_multiple_choice_files(score: Score, tmp_path: Path, truth: str, guess: 
     assert message in refused(score("multiple-choice", *paths))
 
 
-def test_a_spreadsheet_is_no_table(score: Score, tmp_path: Path):
+def test_a_broken_spreadsheet(score: Score, tmp_path: Path):
     (tmp_path / "pred.xlsx").write_bytes(b"PK\x03\x04\xff\xfe")
     message = refused(score("multiple-choice", write(tmp_path / "gt.tsv", QUESTIONS), tmp_path / "pred.xlsx"))
-    assert "pred.xlsx: expected tab-separated values or json as UTF-8 text" in message
+    assert "pred.xlsx: expected a spreadsheet (xlsx), got something else" in message
 
 
 def lines(*rows: dict[str, Any]) -> str:

@@ -1,0 +1,333 @@
+"""The held-out numbers of `omg-llava-nano`: answers that it writes itself, beside the best trivial ones.
+
+    python -m omgvision.evaluation.chat_numbers --data shared/data --weights FOLDER --out docs/results/llava_nano.json
+
+Questions are made of the annotations of val photographs, the same ones at every call. A conversation holds one
+question, so that no answer helps another. Trivial answers never look at a pixel; words are those that are right most
+often on these very questions, so that no constant answer could do better.
+"""
+
+import argparse
+import json
+import logging
+import os
+import platform
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from omgvision.answer import Answer
+from omgvision.chat import Conversation
+from omgvision.data.conversation_makers import MAKERS, Made, Scene
+from omgvision.data.conversation_words import CAPTION_QUESTIONS
+from omgvision.data.conversations import Turn
+from omgvision.data.datasets import CocoInstances, CocoPanoptic
+from omgvision.data.mixture import SampleDataset
+from omgvision.data.sample import Sample
+from omgvision.evaluation.captions import Captions
+from omgvision.evaluation.click_iou import mask_iou
+from omgvision.evaluation.evaluate import picture
+from omgvision.evaluation.pope import ObjectProbing
+from omgvision.evaluation.referring import ReferringIoU
+from omgvision.llava import load_llava
+from omgvision.models.omg_llava.answers_omg_llava import parse_answer
+
+logger = logging.getLogger(__name__)
+
+LONGEST_ANSWER = 80
+"""Tokens."""
+
+MASKED = ("referring", "semantic")
+WORDED = ("region", "count", "colour", "position")
+OTHERS = ("presence", "grounded_caption", "caption")
+
+TITLES = {
+    "referring": "one object, by its class, place, size or colour",
+    "semantic": "all of a class",
+    "region": "what is at a point, in a box, in a mask: the right noun",
+    "count": "how many: the right number",
+    "colour": "which colour: the right word",
+    "position": "where: the right part of the picture",
+    "presence": "is there …: yes or no",
+    "grounded_caption": "a caption with masks",
+    "caption": "captions of people",
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a picture, with its right answer.
+
+    Attributes:
+        task: one of `MAKERS`.
+        sample: the picture.
+        made: question, answer, masks and prompts.
+        references: sentences of people, for captions.
+    """
+
+    task: str
+    sample: Sample
+    made: Made
+    references: Sequence[str] = ()
+
+
+Answerer = Callable[[Question], Answer]
+
+
+def questions(data: Path, *, limit: int | None, seed: int = 0) -> list[Question]:
+    """One question of each kind about each val photograph, as far as it allows.
+
+    Args:
+        data: Folder with `coco_mini`.
+        limit: At most so many photographs of each annotation; None = all.
+        seed: Of what is asked.
+    """
+    coco = data / "coco_mini"
+    parts: Mapping[str, SampleDataset] = {
+        "instances": CocoInstances(coco / "instances_val.json", images=coco / "images"),
+        "panoptic": CocoPanoptic(coco / "panoptic_val.json", images=coco / "images"),
+    }
+    captions: dict[str, list[str]] = {}
+    for entry in json.loads((coco / "captions.json").read_text(encoding="utf-8"))["annotations"]:
+        captions.setdefault(str(entry["image_id"]), []).append(entry["caption"].strip())
+    asked = []
+    for number, part in enumerate(parts.values()):
+        count = len(part) if limit is None else min(limit, len(part))
+        for index in np.linspace(0, len(part) - 1, count).astype(int).tolist():
+            sample = part[index]
+            scene = Scene(sample)
+            for place, (task, maker) in enumerate(MAKERS.items()):
+                # Stuff is only in the panoptic annotation, and people wrote about the others.
+                if task == "caption" or (task == "grounded_caption" and number == 0):
+                    continue
+                made = maker(scene, np.random.default_rng((seed, number, index, place)))
+                if made is not None:
+                    asked.append(Question(task, sample, made))
+            written = captions.get(sample.sample_id, [])
+            if written:
+                asked.append(Question("caption", sample, Made(Turn(CAPTION_QUESTIONS[0], written[0])), written))
+    return asked
+
+
+class Asked:
+    """Answers of a model; a picture is looked at once for all questions about it."""
+
+    def __init__(self, folder: Path):
+        self.model, self.processor = load_llava(folder)
+        self._conversation: tuple[Sample, Conversation] | None = None
+
+    def __call__(self, question: Question) -> Answer:
+        if self._conversation is None or self._conversation[0] is not question.sample:
+            conversation = Conversation(self.model, self.processor, image=picture(question.sample))
+            self._conversation = question.sample, conversation
+        conversation = self._conversation[1]
+        conversation.reset()
+        made = question.made
+        return conversation.ask(made.turn.question, prompts=made.prompts, max_new_tokens=LONGEST_ANSWER)
+
+
+def measure(asked: Sequence[Question], answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """A row for each metric of each kind of question: its value, that of the best trivial answer, and which that is."""
+    rows = []
+    for task in (*MASKED, *WORDED, *OTHERS):
+        pairs = [(one, answer) for one, answer in zip(asked, answers, strict=True) if one.task == task]
+        if not pairs:
+            continue
+        if task in MASKED:
+            found = masks_of(pairs)
+        elif task in WORDED:
+            found = words_of(pairs)
+        elif task == "presence":
+            found = presence_of(pairs)
+        elif task == "grounded_caption":
+            found = grounded_of(pairs)
+        else:
+            found = captions_of(pairs)
+        rows += [{"task": task, "what": TITLES[task], "questions": len(pairs), **row} for row in found]
+    return rows
+
+
+Pairs = Sequence[tuple[Question, Answer]]
+
+
+def masks_of(pairs: Pairs) -> list[dict[str, Any]]:
+    """IoU of the first mask of an answer; the trivial one is an ellipse or all of the picture, whichever is better."""
+    found = ReferringIoU("lisa")
+    trivial = {"the whole picture": ReferringIoU("lisa"), "an ellipse in the middle": ReferringIoU("lisa")}
+    for number, (question, answer) in enumerate(pairs):
+        truth = question.made.masks[0].numpy()
+        found.update(str(number), answer.masks[0] if answer.masks else None, truth)
+        trivial["the whole picture"].update(str(number), np.ones_like(truth), truth)
+        trivial["an ellipse in the middle"].update(str(number), ellipse(truth.shape), truth)
+    values = {name: metric.compute() for name, metric in trivial.items()}
+    rows = []
+    for metric in ("cIoU", "gIoU"):
+        best = max(values, key=lambda name: values[name][metric])
+        rows.append(row(metric, found.compute()[metric], values[best][metric], best))
+    rows.append(row("answers with a mask", 1 - found.count_missed() / len(pairs), 1.0, "always one"))
+    return rows
+
+
+def ellipse(shape: Sequence[int]) -> np.ndarray:
+    """Bool [H, W], an ellipse of half the picture's height and width in its middle."""
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    across, down = (x + 0.5) / shape[1] - 0.5, (y + 0.5) / shape[0] - 0.5
+    return across**2 + down**2 <= 0.25**2
+
+
+def words_of(pairs: Pairs) -> list[dict[str, Any]]:
+    """How often an answer names what is right."""
+    right = [key_of(answer.text, question) for question, answer in pairs]
+    truth = [key_of(question.made.turn.answer, question) for question, _ in pairs]
+    (constant, often), *_ = Counter(truth).most_common(1)
+    accuracy = float(np.mean([one == other for one, other in zip(right, truth, strict=True)]))
+    return [row("accuracy", accuracy, often / len(pairs), f"always “{constant}”")]
+
+
+def key_of(text: str, question: Question) -> str:
+    """What of an answer is compared: its words without article and full stop; of a region, the noun alone."""
+    said = re.sub(r"^(a|an|the|some) ", "", text.strip().rstrip(".").lower())
+    if question.task != "region":
+        return said
+    colours = {colour for colour in Scene(question.sample).colours if colour}
+    first, _, rest = said.partition(" ")
+    return rest if rest and first in colours else said
+
+
+def presence_of(pairs: Pairs) -> list[dict[str, Any]]:
+    """As POPE asks for objects; the trivial answer is yes or no, whichever is more often right."""
+    found = ObjectProbing()
+    there = [question.made.turn.answer.startswith("Yes") for question, _ in pairs]
+    for number, ((_, answer), present) in enumerate(zip(pairs, there, strict=True)):
+        found.update(str(number), answer.text, present=present)
+    numbers, share = found.compute(), float(np.mean(there))
+    return [
+        row("accuracy", numbers["accuracy"], max(share, 1 - share), f"always “{'yes' if share >= 0.5 else 'no'}”"),
+        row("F1", numbers["F1"], 2 * share / (1 + share), "always “yes”"),
+    ]
+
+
+def grounded_of(pairs: Pairs) -> list[dict[str, Any]]:
+    """Of captions with masks: mean IoU of masks paired with true ones, and the share of true phrases that are found.
+
+    A phrase is found if its mask has an IoU of half or more with the true one and its last word is the same. The
+    trivial answer is the whole picture, as what is named most often.
+    """
+    nouns = Counter(noun_of(phrase) for question, _ in pairs for phrase in phrases_of(question))
+    constant = nouns.most_common(1)[0][0]
+    scores: dict[str, list[tuple[float, float]]] = {"found": [], "trivial": []}
+    for question, answer in pairs:
+        truth = [mask.numpy() for mask in question.made.masks]
+        labels = [noun_of(phrase) for phrase in phrases_of(question)]
+        given = [(noun_of(phrase.text), phrase.mask) for phrase in answer.phrases]
+        scores["found"].append(grounded(given, truth, labels))
+        scores["trivial"].append(grounded([(constant, np.ones_like(truth[0]))], truth, labels))
+    means = {name: np.mean(values, axis=0) for name, values in scores.items()}
+    which = f"the whole picture as “{constant}”"
+    return [
+        row("mIoU", float(means["found"][0]), float(means["trivial"][0]), which),
+        row("recall", float(means["found"][1]), float(means["trivial"][1]), which),
+    ]
+
+
+def grounded(
+    given: Sequence[tuple[str, np.ndarray]], truth: Sequence[np.ndarray], labels: Sequence[str]
+) -> tuple[float, float]:
+    """Mean IoU of masks and true ones, paired greedily, over the larger number of both; and recall."""
+    ious = np.array([[mask_iou(mask, true) for true in truth] for _, mask in given]).reshape(len(given), len(truth))
+    found = np.array([[name == label for label in labels] for name, _ in given]).reshape(ious.shape)
+    recall = float(((ious >= 0.5) & found).any(0).mean()) if len(given) else 0.0
+    total, left = 0.0, ious.copy()
+    while left.size and left.max() > 0:
+        one, other = np.unravel_index(left.argmax(), left.shape)
+        total += float(left[one, other])
+        left[one, :], left[:, other] = 0, 0
+    return total / max(len(given), len(truth)), recall
+
+
+def phrases_of(question: Question) -> list[str]:
+    return [phrase.text for phrase in parse_answer(question.made.turn.answer).phrases]
+
+
+def noun_of(phrase: str) -> str:
+    """The last word, in the singular as far as a final s tells."""
+    return phrase.lower().split()[-1].removesuffix("s") if phrase.split() else ""
+
+
+def captions_of(pairs: Pairs) -> list[dict[str, Any]]:
+    """Against what people wrote; the trivial one is the sentence of them that is best for all pictures."""
+    found = Captions(plain_words)
+    for number, (question, answer) in enumerate(pairs):
+        found.update(str(number), answer.text, question.references)
+    numbers = found.compute()
+    best: dict[str, tuple[float, str]] = {}
+    for sentence in {question.references[0] for question, _ in pairs}:
+        constant = Captions(plain_words)
+        for number, (question, _) in enumerate(pairs):
+            others = [one for one in question.references if one != sentence]
+            constant.update(str(number), sentence, others or question.references)
+        for metric, value in constant.compute().items():
+            if metric in ("CIDEr", "ROUGE_L"):
+                best[metric] = max(best.get(metric, (-1.0, "")), (value, sentence))
+    return [row(metric, numbers[metric], *best[metric]) for metric in ("CIDEr", "ROUGE_L")]
+
+
+def plain_words(captions: Sequence[str]) -> list[str]:
+    """Words in lower case without punctuation. (The official tokeniser needs a Java runtime.)"""
+    return [" ".join(re.findall(r"[a-z0-9']+", caption.lower())) for caption in captions]
+
+
+def row(metric: str, value: float, trivial: float, trivial_is: str) -> dict[str, Any]:
+    return {"metric": metric, "value": round(value, 4), "trivial": round(trivial, 4), "trivial_is": trivial_is}
+
+
+def training_of(run: Path) -> dict[str, Any]:
+    """Steps and minutes of a run, from its log."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    steps = [line for line in lines if "elapsed" in line]
+    return {"steps": steps[-1]["step"], "minutes": round(steps[-1]["elapsed"] / 60)}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Measure omg-llava-nano on val photographs.")
+    parser.add_argument("--data", type=Path, required=True, help="folder with coco_mini")
+    parser.add_argument("--weights", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--run", type=Path, help="folder of its training run, for steps and minutes")
+    parser.add_argument("--limit", type=int, help="at most so many photographs of each annotation")
+    parser.add_argument("--out", type=Path, required=True, help="result file")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO)
+    asked, answerer = questions(options.data, limit=options.limit), Asked(options.weights)
+    answers = []
+    for number, question in enumerate(asked):
+        answers.append(answerer(question))
+        if number % 50 == 49:
+            logger.info("%d of %d questions", number + 1, len(asked))
+    files = {path.name: path.stat().st_size for path in sorted(options.weights.iterdir())}
+    result = {
+        "rows": measure(asked, answers),
+        "parameters": sum(parameter.numel() for parameter in answerer.model.parameters()),
+        "megabytes": round(sum(files.values()) / 1e6, 1),
+        "training": None if options.run is None else training_of(options.run),
+        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "examples": [
+            {
+                "picture": question.sample.sample_id,
+                "question": question.made.turn.question,
+                "answer": answer.tagged,
+                "truth": question.made.turn.answer,
+            }
+            for question, answer in list(zip(asked, answers, strict=True))[:: max(1, len(asked) // 24)]
+        ],
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

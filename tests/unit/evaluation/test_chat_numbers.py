@@ -1,0 +1,115 @@
+"""The numbers of the chat weights: right answers get full marks, wrong ones none, trivial ones what they deserve."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from omgvision.data.conversation_makers import Made
+from omgvision.data.conversations import Turn
+from omgvision.data.sample import Sample
+from omgvision.evaluation.chat_numbers import Question, ellipse, grounded, measure
+from omgvision.training.chat_card import card
+
+SIZE = (40, 60)
+
+
+def sample():
+    layers = torch.zeros(1, *SIZE, dtype=torch.int16)
+    layers[0, 5:25, 5:30] = 1
+    return Sample(
+        image=torch.full((3, *SIZE), 90, dtype=torch.uint8),
+        segment_layers=layers,
+        labels=torch.tensor([0]),
+        names=("dog", "cat"),
+        things=(True, True),
+        sample_id="1",
+        dataset="test",
+    )
+
+
+MASK = sample().masks[0]
+
+
+def asked(task, answer, *, masks=(), references=()):
+    return Question(task, sample(), Made(Turn("Question?", answer), list(masks)), references)
+
+
+def said(text, *, masks=(), phrases=()):
+    """What the numbers look at of an answer."""
+    return SimpleNamespace(text=text, tagged=text, masks=list(masks), phrases=list(phrases))
+
+
+def values(question_answers):
+    questions, answers = zip(*question_answers, strict=True)
+    return {(row["task"], row["metric"]): row for row in measure(questions, answers)}
+
+
+def test_masks():
+    right = asked("referring", "<p> The dog </p> [SEG].", masks=[MASK])
+    rows = values([(right, said("The dog.", masks=[MASK.numpy()])), (right, said("A dog."))])
+    assert rows["referring", "gIoU"]["value"] == 0.5  # no mask counts as a wrong one
+    assert rows["referring", "cIoU"]["value"] == 1.0
+    assert rows["referring", "answers with a mask"]["value"] == 0.5
+    trivial = rows["referring", "gIoU"]
+    covered = {name: (MASK.numpy() & mask).sum() / (MASK.numpy() | mask).sum() for name, mask in both().items()}
+    assert trivial["trivial"] == pytest.approx(max(covered.values()), abs=1e-4)
+    assert trivial["trivial_is"] == max(covered, key=lambda name: covered[name])
+
+
+def both():
+    return {"the whole picture": np.ones(SIZE, dtype=bool), "an ellipse in the middle": ellipse(SIZE)}
+
+
+def test_words():
+    rows = values(
+        [
+            (asked("count", "Two."), said("two")),
+            (asked("count", "Two."), said("Three.")),
+            (asked("count", "One."), said("One.")),
+            (asked("region", "A grey dog."), said("A dog.")),
+            (asked("presence", "Yes."), said("Yes, there is.")),
+            (asked("presence", "No."), said("Yes.")),
+        ]
+    )
+    assert rows["count", "accuracy"]["value"] == pytest.approx(2 / 3, abs=1e-4)
+    assert rows["count", "accuracy"]["trivial"] == pytest.approx(2 / 3, abs=1e-4)
+    assert rows["count", "accuracy"]["trivial_is"] == "always “two”"
+    assert rows["region", "accuracy"]["value"] == 1.0  # a colour more or less is as right
+    assert rows["presence", "accuracy"]["value"] == 0.5
+    assert rows["presence", "F1"]["value"] == pytest.approx(2 / 3, abs=1e-4)
+
+
+def test_captions_with_masks():
+    truth = asked("grounded_caption", "<p> Two dogs </p> [SEG] and <p> a cat </p> [SEG].", masks=[MASK, ~MASK])
+    phrases = [SimpleNamespace(text="a dog", mask=MASK.numpy()), SimpleNamespace(text="a car", mask=~MASK.numpy())]
+    rows = values([(truth, said("A dog and a car.", phrases=phrases))])
+    assert rows["grounded_caption", "mIoU"]["value"] == 1.0
+    assert rows["grounded_caption", "recall"]["value"] == 0.5
+    assert grounded([], [MASK.numpy()], ["dog"]) == (0.0, 0.0)
+
+
+def test_captions_of_people():
+    references = ["A dog lies on a lawn.", "The dog sleeps."]
+    rows = values([(asked("caption", references[0], references=references), said("A dog lies on a lawn."))] * 1)
+    assert rows["caption", "ROUGE_L"]["value"] == 1.0
+    assert rows["caption", "ROUGE_L"]["trivial"] < 1.0
+
+
+def test_the_card_has_every_number():
+    questions = [asked("count", "Two."), asked("region", "A dog.")]
+    results = {
+        "rows": measure(questions, [said("Two."), said("A cat.")]),
+        "parameters": 123_000_000,
+        "megabytes": 95.1,
+        "training": {"steps": 600, "minutes": 90},
+        "examples": [{"question": "How many?", "answer": "Two | 2.", "truth": "Two."}],
+    }
+    page = card(json.loads(json.dumps(results)))
+    assert "123M parameters, 95 MB" in page and "600 steps in 90 minutes" in page
+    assert "| how many: the right number | 1 | accuracy | 1.000 | 1.000 | always “two” |" in page
+    assert "`Two \\| 2.`" in page
+    with pytest.raises(ValueError, match="measure with --run"):
+        card({**results, "training": None})
