@@ -273,9 +273,8 @@ class PromptEncoder(nn.Module):
             features = features + self.refinement(points, labels, mask_features[:, :, 0], canvas, None)
         half = self.query_stride / 2
         cells = torch.cat((centers - half, centers + half), dim=-1).expand(batch, -1, -1)
-        prior = place_prior(
-            centers, stride=self.query_stride, canvas_size=canvas_size, grid=tuple(mask_features.shape[-2:])
-        )
+        grid = (mask_features.shape[-2], mask_features.shape[-1])
+        prior = place_prior(centers, stride=self.query_stride, canvas_size=canvas_size, grid=grid)
         return PromptQueries(
             features=features,
             positions=self._positions(cells.to(features.dtype), image_sizes),
