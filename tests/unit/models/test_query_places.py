@@ -4,6 +4,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 
+from omgvision.models.omg_llava.configuration_omg_llava import OmgLlavaConfig
 from omgvision.models.omg_seg.configuration_omg_seg import OmgSegConfig
 from omgvision.models.omg_seg.prompt_encoder_omg_seg import PLACE_FALL, place_grid, place_prior
 from omgvision.training.start import with_places
@@ -80,3 +81,8 @@ def test_it_is_saved_and_loaded(tmp_path):
 def test_models_without_prompts_have_no_places():
     with pytest.raises(StrictDataclassClassValidationError, match="query_stride"):
         OmgSegConfig(query_stride=32, prompt_queries=False)
+
+
+def test_language_models_take_segmenters_without_a_grid():
+    with pytest.raises(StrictDataclassClassValidationError, match="without a grid of queries"):
+        OmgLlavaConfig(vision_config=OmgSegConfig(query_stride=32).to_dict())

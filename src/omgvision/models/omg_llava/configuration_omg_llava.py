@@ -74,7 +74,8 @@ class OmgLlavaConfig(PreTrainedConfig):
         self.tie_word_embeddings = self.text_config.tie_word_embeddings
 
     def validate_architecture(self):
-        """Raises ValueError where the picture does not divide into tokens or two tokens share an id."""
+        """Raises ValueError where the picture does not divide into tokens, two tokens share an id, or objects are found
+        by a grid of queries, which have no place among the tokens."""
         cell = 32 * self.pixel_shuffle
         if self.image_size < cell or self.image_size % cell:
             raise ValueError(
@@ -83,6 +84,11 @@ class OmgLlavaConfig(PreTrainedConfig):
         ids = [self.segment_token_id, self.region_token_id, self.mark_token_id, self.image_token_id]
         if len(set(ids)) < len(ids):
             raise ValueError(f"token ids: expected [SEG], region, mark and image to differ, got {ids}")
+        assert isinstance(self.vision_config, PreTrainedConfig)
+        if stride := self.vision_config.to_dict().get("query_stride"):
+            raise ValueError(
+                f"vision_config: expected a segmenter without a grid of queries, got query_stride {stride}"
+            )
 
 
 __all__ = ["OmgLlavaConfig"]
