@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -91,8 +92,9 @@ class ConversationProbe:
             pictured = (batch.inputs["input_ids"] == objective.model.config.image_token_id).any(1)
             pixels = batch.inputs["pixel_values"][int(pictured[:row].sum())]
             low, high = pixels.amin(), pixels.amax()
-            image = ((pixels - low) / (high - low) * 255).to(torch.uint8).permute(1, 2, 0).numpy()
-            large = F.interpolate(found[:, None].float().cpu(), size=image.shape[:2])[:, 0] > 0.5
+            grey_levels = ((pixels - low) / (high - low) * 255).to(torch.uint8).permute(1, 2, 0)
+            image = Image.fromarray(grey_levels.cpu().numpy())
+            large = F.interpolate(found[:, None].float().cpu(), size=pixels.shape[1:])[:, 0] > 0.5
             halves = [
                 np.asarray(
                     draw_segments(image, list(masks.numpy()), colors=[segment_color(n) for n in range(len(masks))])

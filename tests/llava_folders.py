@@ -1,0 +1,85 @@
+"""Very small segmenters, language models and OMG-LLaVA models as folders."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from transformers import (
+    LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from omgvision.conversion.internlm2 import LINEAR_NAMES
+from omgvision.training.export import processor_for
+from tests import golden_llava
+from tests.golden_llava import processor, random_llava, text_config, tokenizer
+from tests.models import random_model
+
+SIDE = 128
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+}
+
+LANGUAGE_MODELS = ("llama", "qwen2", "qwen3", "phi3", "internlm2")
+
+
+def save_segmenter(folder: Path) -> Path:
+    random_model(classes=5, freeze_backbone=True).save_pretrained(folder)
+    processor_for(SIDE).save_pretrained(folder)
+    return folder
+
+
+def save_language_model(folder: Path, kind: str) -> Path:
+    """A new one of its kind with the tiny tokenizer; some have a head of their own, some one with the embedding."""
+    words = len(tokenizer()) - 6  # before OMG-LLaVA's tokens
+    if kind == "internlm2":
+        return save_internlm2(folder)
+    if kind == "llama":
+        model = LlamaForCausalLM(text_config(vocab_size=words))
+    elif kind == "qwen2":
+        model = Qwen2ForCausalLM(Qwen2Config(vocab_size=words + 40, tie_word_embeddings=True, **SIZES))
+    elif kind == "qwen3":
+        model = Qwen3ForCausalLM(Qwen3Config(vocab_size=words, head_dim=8, tie_word_embeddings=True, **SIZES))
+    else:
+        model = Phi3ForCausalLM(Phi3Config(vocab_size=words, **SIZES))
+    model.save_pretrained(folder)
+    plain_tokenizer(folder)
+    return folder
+
+
+def save_internlm2(folder: Path) -> Path:
+    """The recorded tiny InternLM2, as it is published: its own names, and its own kind in config.json."""
+    config = golden_llava.read_json("tiny/llm/config")
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "internlm2"}))
+    state = load_file(golden_llava.path("tiny/llm/model.safetensors"))
+    assert any(name.endswith(next(iter(LINEAR_NAMES)) + ".weight") for name in state)
+    save_file(state, folder / "model.safetensors")
+    plain_tokenizer(folder)
+    return folder
+
+
+def plain_tokenizer(folder: Path) -> None:
+    """The recorded tokenizer without the tokens that OMG-LLaVA adds."""
+    for source in (golden_llava.FOLDERS[0] / "tiny" / "tokenizer").iterdir():
+        (folder / source.name).write_bytes(source.read_bytes())
+
+
+def save_llava(folder: Path, **fields: Any) -> Path:
+    random_llava(**fields).save_pretrained(folder)
+    processor(SIDE).save_pretrained(folder)
+    return folder
