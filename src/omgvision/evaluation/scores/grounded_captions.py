@@ -66,8 +66,10 @@ def score(
                 references=texts,
                 labels=labels[image],
             )
+    with complete(masks_path):
+        numbers = metric.compute()
     warn_without_tools()
-    return metric.compute()
+    return numbers
 
 
 def _check(masks: Mapping[str, Any]) -> None:
@@ -83,6 +85,9 @@ def _check(masks: Mapping[str, Any]) -> None:
         for entry in masks[key]:
             for name in names:
                 reader(entry, name)
+    for entry in masks["annotations"]:
+        if entry.get("iscrowd", 0) not in (0, 1):
+            raise ValueError(f"iscrowd: expected 0 or 1, got {entry['iscrowd']!r}")
 
 
 def _texts(entry: Mapping[str, Any], key: str) -> list[str]:

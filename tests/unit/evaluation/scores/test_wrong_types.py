@@ -123,7 +123,7 @@ def choices(root: Path) -> tuple[str, Path, Path]:
 
 OPTIONS = {"gcg": ("--similarity", "exact")}
 LENIENT = {"pope": 5, "multiple-choice": 8}
-"""Where most cells are read as texts, whatever they are, as the official tools do: how many refusals there are at least."""
+"""Where most cells are read as texts, whatever they are, as the official tools do: refusals at least."""
 
 
 @pytest.mark.parametrize("make", [panoptic, instances, tracks, sentences, captions, grounded, clicks, probes, choices])
