@@ -201,12 +201,33 @@ def video_quality(report: dict[str, Any]) -> str:
     return f"{table}\n\n{report['note']}"
 
 
+def evaluation(report: dict[str, Any]) -> str:
+    """Numbers of `omg evaluate` on what is held out, of benchmarks/evaluation.py."""
+    rows = []
+    for row in report["rows"]:
+        numbers = ", ".join(
+            f"{name} {'–' if value is None else f'{100 * value:.1f}'}" for name, value in row["numbers"].items()
+        )
+        whole = row["samples"] == row["samples_in_all"]
+        samples = f"{row['samples']}" if whole else f"{row['samples']} of {row['samples_in_all']}"
+        rows.append([f"`{row['benchmark']}`", row["title"], samples, numbers])
+    model, environ = report["model"], report["environment"]
+    [digest] = model["sha256"].values()
+    versions = environ["versions"]
+    table = _table(["benchmark", "data", "samples", "in percent"], rows)
+    return (
+        f"{table}\n\n`{model['name']}`, weights sha256 `{digest[:12]}`, {environ['device']}, {environ['dtype']}, torch "
+        f"{versions['torch']}, transformers {versions['transformers']}; by `omg evaluate`."
+    )
+
+
 SOURCES: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
     "segment": (ROOT / "benchmarks" / "results" / "segment.json", segment),
     "training": (ROOT / "benchmarks" / "results" / "training.json", training),
     "video": (ROOT / "benchmarks" / "results" / "video.json", video),
     "video-quality": (ROOT / "docs" / "results" / "video.json", video_quality),
     "nano": (ROOT / "docs" / "results" / "nano.json", nano),
+    "evaluation": (ROOT / "docs" / "results" / "evaluation.json", evaluation),
     "finetuning": (ROOT / "benchmarks" / "results" / "finetuning.json", finetuning),
 }
 
