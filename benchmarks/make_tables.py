@@ -201,6 +201,29 @@ def video_quality(report: dict[str, Any]) -> str:
     return f"{table}\n\n{report['note']}"
 
 
+def chat(report: dict[str, Any]) -> str:
+    """What the first word, the first mask, a token and a follow-up cost, of benchmarks/chat.py."""
+    alone, ours = report["decoding"]["alone"], report["decoding"]["chat"]
+    first = report["first_turn"]
+    rows = [
+        ["seeing the picture", f"{1000 * first['picture']:.0f} ms"],
+        ["first word of the first answer, the picture seen", f"{1000 * first['word']:.0f} ms"],
+        ["first mask, after its [SEG]", f"{1000 * first['mask']:.0f} ms"],
+        ["first word of a follow-up", f"{1000 * report['follow_up']['word']:.0f} ms"],
+        ["tokens a second in a conversation", f"{1 / ours:.1f}"],
+        ["tokens a second of the language model alone", f"{1 / alone:.1f}"],
+        ["decoding in a conversation, over the language model alone", f"{report['decoding']['overhead']:.3f}×"],
+        ["peak memory above weights", f"{report['peak_bytes_above_weights'] / 2**20:.0f} MiB"],
+    ]
+    machine = report["machine"]
+    return (
+        f"{_table(['', 'median'], rows)}\n\nIn {report['turns']} turns the picture was seen {report['seen']} time"
+        f"{'' if report['seen'] == 1 else 's'}. {report['model']}: {report['parameters'] / 1e6:.0f}M parameters, "
+        f"pictures of {report['side']}×{report['side']}. {machine['cpu']}, {machine['threads']} threads, float32, "
+        f"torch {machine['torch']}; medians of {report['repeats']} alternating runs by `{report['command']}`."
+    )
+
+
 def evaluation(report: dict[str, Any]) -> str:
     """Numbers of `omg evaluate` on what is held out, of benchmarks/evaluation.py."""
     rows = []
@@ -226,6 +249,7 @@ SOURCES: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
     "training": (ROOT / "benchmarks" / "results" / "training.json", training),
     "video": (ROOT / "benchmarks" / "results" / "video.json", video),
     "video-quality": (ROOT / "docs" / "results" / "video.json", video_quality),
+    "chat": (ROOT / "benchmarks" / "results" / "chat.json", chat),
     "nano": (ROOT / "docs" / "results" / "nano.json", nano),
     "evaluation": (ROOT / "docs" / "results" / "evaluation.json", evaluation),
     "finetuning": (ROOT / "benchmarks" / "results" / "finetuning.json", finetuning),
