@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from omgvision.evaluation.multiple_choice import CircularAccuracy, match_option
+from omgvision.evaluation.multiple_choice import CircularAccuracy, first_letters, match_option
 
 CHOICES = {"A": "cat", "B": "dog", "C": "bird", "D": "fish"}
 
@@ -69,3 +69,13 @@ def test_nothing_and_faulty_questions():
         CircularAccuracy().update("a", "A", choices={}, right="A")
     with pytest.raises(ValueError, match="answer: expected the letter of the right option, got 'cat'"):
         CircularAccuracy().update("a", "A", choices=CHOICES, right="cat")
+
+
+@pytest.mark.parametrize(
+    ("answer", "letters"), [("A", "A"), ("the Cat: BD.", "C"), ("(B) blue", "B"), ("it is AB", "AB"), ("none", "")]
+)
+def test_the_first_letters_of_an_answer(answer: str, letters: str):
+    assert first_letters(answer) == letters
+    metric = CircularAccuracy("letters")
+    metric.update("1", answer, choices={"A": "red", "B": "blue"}, right="B")
+    assert metric.compute() == {"Overall": float(letters == "B")}

@@ -97,3 +97,19 @@ def test_nothing_and_another_size():
         ReferringIoU().update("a", np.zeros((2, 10), dtype=bool), EMPTY)
     with pytest.raises(ValueError, match="ignore: expected the target's size"):
         ReferringIoU().update("a", EMPTY, EMPTY, ignore=np.zeros((2, 10), dtype=bool))
+
+
+def test_no_mask_at_all():
+    """OMG-LLaVA's evaluation: 0 in gIoU, nothing in cIoU; in gRefCOCO it says that nothing is meant."""
+    target, half = np.ones((2, 4), dtype=bool), np.zeros((2, 4), dtype=bool)
+    half[0] = True
+    for protocol, ciou in (("lisa", 0.5), ("gres", 0.25)):
+        metric = ReferringIoU(protocol)
+        metric.update("a", half, target)
+        metric.update("b", None, target)
+        numbers = metric.compute()
+        assert (numbers["gIoU"], numbers["cIoU"]) == (pytest.approx(0.25, abs=1e-5), pytest.approx(ciou))
+        assert metric.count_missed() == 1
+    metric = ReferringIoU("gres")
+    metric.update("a", None, ~target)
+    assert metric.compute()["N-acc"] == metric.compute()["gIoU"] == 1

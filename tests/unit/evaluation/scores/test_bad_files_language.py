@@ -289,3 +289,19 @@ def test_mme_files(score: Score, tmp_path: Path, truth: str | None, guess: str |
         if content is not None:
             write(tmp_path / name / "existence.txt", content)
     assert message in refused(score("mme", tmp_path / "gt", tmp_path / "pred"))
+
+
+def test_a_folder_of_pope(score: Score, tmp_path: Path):
+    for kind, answers in (("random", ("yes", "no")), ("popular", ("yes", "yes"))):
+        write(tmp_path / "gt" / f"coco_pope_{kind}.json", PROBES)
+        rows = [{"question_id": number, "answer": answer} for number, answer in enumerate(answers, start=1)]
+        write(tmp_path / "pred" / f"coco_pope_{kind}.json", lines(*rows))
+    result = score("pope", tmp_path / "gt", tmp_path / "pred", "--out", tmp_path / "report.json")
+    assert last_line(result)["accuracy"] == 0.75
+    numbers = json.loads((tmp_path / "report.json").read_text())
+    assert (numbers["accuracy/random"], numbers["accuracy/popular"]) == (1, 0.5)
+    (tmp_path / "pred" / "coco_pope_popular.json").unlink()
+    assert "coco_pope_popular.json: expected a table, got no file" in refused(
+        score("pope", tmp_path / "gt", tmp_path / "pred")
+    )
+    assert "expected lists coco_pope_*.json, got none" in refused(score("pope", tmp_path, tmp_path / "pred"))
