@@ -132,7 +132,7 @@ def _config(fields: Mapping[str, Any]) -> LlamaConfig:
     )
 
 
-def _ids(pieces: Sequence[str]) -> dict[str, int]:
+def _ids(pieces: Sequence[str]) -> dict[str, Any]:
     end_of_text, _, end_of_turn = (pieces.index(token) for token in SPECIAL)
     return {"bos_token_id": end_of_text, "eos_token_id": end_of_turn, "pad_token_id": end_of_text}
 

@@ -68,7 +68,7 @@ def align(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(seed)
     width = pixels.inputs.shape[1] - queries.inputs.shape[1]
-    explained = dict.fromkeys(("pixels", "queries", "back"), 0.0)
+    explained: dict[str, float] = dict.fromkeys(("pixels", "queries", "back"), 0.0)
     for step in range(steps):
         cells, objects = drawn(pixels, generator), drawn(queries, generator)
         projected = inner.projector.project_queries(objects.inputs)

@@ -61,6 +61,7 @@ class ConversationProbe:
         intersections, unions = [], []
         for batch in self.batches:
             output = answered(objective, batch)
+            assert output.labels is not None and output.logits is not None
             labels, logits = output.labels[:, 1:], output.logits[:, :-1].float()
             kept = labels != IGNORED
             loss += float(F.cross_entropy(logits[kept], labels[kept], reduction="sum"))

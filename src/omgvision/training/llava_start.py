@@ -63,7 +63,9 @@ def joined_parts(
     if image_size < MULTIPLE or image_size % MULTIPLE:
         raise UserError(f"image_size: expected a multiple of {MULTIPLE}, got {image_size}")
     language, tokenizer = read_language_model(language_model, dtype=dtype), read_tokenizer(language_model)
-    if len(tokenizer) > language.get_input_embeddings().weight.shape[0]:
+    embedding = language.get_input_embeddings()
+    assert isinstance(embedding, nn.Embedding)
+    if len(tokenizer) > embedding.num_embeddings:
         language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     return joined_model(segmenter, language, tokenizer, image_size=image_size)
 

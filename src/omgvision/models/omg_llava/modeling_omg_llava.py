@@ -7,7 +7,7 @@ h×w the stride-4 grid.
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
@@ -20,21 +20,13 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_omg_llava import OmgLlavaConfig
 from .generation_omg_llava import OmgLlavaGenerationMixin, StateObserver
-from .grounding_omg_llava import (
-    LossPoints,
-    UncertainPoints,
-    VisualPrompts,
-    centers_as_points,
-    group_by_picture,
-    mask_losses,
-    select_pictures,
-    visual_prompts,
-    windows,
-)
+from .grounding_omg_llava import LossPoints, VisualPrompts, visual_prompts
+from .loss_omg_llava import grounding_losses, projection_loss
 from .merging_omg_llava import NO_IMAGE, MergedInputs, merge
 from .outputs_omg_llava import OmgLlavaImages, OmgLlavaModelOutput, OmgLlavaOutput
 from .packing_omg_llava import find_packed, unpack_state
-from .projector_omg_llava import TextToVision, VisionToText, ownership, perception_prior, pixel_tokens
+from .projector_omg_llava import TextToVision, VisionToText
+from .vision_omg_llava import OmgLlavaVisionMixin
 
 
 class OmgLlavaPreTrainedModel(PreTrainedModel):
@@ -55,7 +47,7 @@ class OmgLlavaPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path=None, *model_args, config=None, **kwargs):
         """As transformers'; weights that lie packed in the folder or repository are unpacked."""
-        name = pretrained_model_name_or_path
+        name: Any = pretrained_model_name_or_path
         packed = None if name is None else find_packed(name, kwargs)
         if packed is None:
             return super().from_pretrained(name, *model_args, config=config, **kwargs)
@@ -79,7 +71,7 @@ class OmgLlavaPreTrainedModel(PreTrainedModel):
                 init.copy_(parameter, frozen[name])
 
 
-class OmgLlavaModel(OmgLlavaPreTrainedModel):
+class OmgLlavaModel(OmgLlavaPreTrainedModel, OmgLlavaVisionMixin):
     """The segmenter, the projections and the language model without its head."""
 
     def __init__(self, config: OmgLlavaConfig):
@@ -111,120 +103,6 @@ class OmgLlavaModel(OmgLlavaPreTrainedModel):
         # from_pretrained makes parameters anew, which learn; it ends with a call of this.
         self._freeze()
         return self
-
-    # --- seeing ----------------------------------------------------------------------------------------------------
-
-    def encode_images(self, pixel_values: Tensor) -> OmgLlavaImages:
-        """Sees pictures; give the result as ``images`` to later calls, which then do not see them again.
-
-        Args:
-            pixel_values: [I, 3, H, W], padded to a square, of ``config.image_size``.
-
-        Raises:
-            ValueError: Another shape, or a segmenter without classes.
-        """
-        side, tower = self.config.image_size, self.vision_tower
-        if pixel_values.dim() != 4 or tuple(pixel_values.shape[1:]) != (3, side, side):
-            raise ValueError(f"pixel_values: expected [pictures, 3, {side}, {side}], got {tuple(pixel_values.shape)}")
-        if not tower.config.num_classes:
-            raise ValueError(
-                "vision_config: expected a segmenter with classes, whose certainty weighs the objects, got one "
-                "without; call set_class_embeddings on the vision tower"
-            )
-        with torch.no_grad():
-            encoded = tower.encode(pixel_values.to(tower.dtype))
-            seen = tower(encoder_outputs=encoded)
-            positions = tower.model.query_positions.expand(len(pixel_values), -1, -1)
-            queries = torch.cat((seen.query_features, positions), dim=-1)
-            pixels = pixel_tokens(encoded.clip_features[:, 0], block=self.config.pixel_shuffle)
-            claims = ownership(
-                seen.class_queries_logits,
-                seen.masks_queries_logits,
-                canvas=side,
-                cells=side // (32 * self.config.pixel_shuffle),
-            )
-            prior, kept = perception_prior(claims, queries)
-        dtype = self.projector.separator.dtype
-        grid = self.projector.project_pixels(pixels.to(dtype), prior.to(dtype))
-        tokens = [
-            torch.cat((cells, self.projector.separator, self.projector.project_queries(objects[chosen].to(dtype))))
-            for cells, objects, chosen in zip(grid, queries, kept, strict=True)
-        ]
-        return OmgLlavaImages(tokens=tuple(tokens), queries=queries, kept=kept, encoded=encoded)
-
-    def encode_prompts(self, prompts: VisualPrompts, images: OmgLlavaImages) -> tuple[Tensor, ...]:
-        """One token for each point, box or mask, decoded on its own picture by the frozen decoder.
-
-        A box looks inside of itself from its centre, as in the original, unless the segmenter has learned boxes
-        (``box_prompt_index`` 1).
-
-        Returns:
-            I tensors [N, E], in the order of the placeholders.
-
-        Raises:
-            ValueError: Prompts for another number of pictures, or a segmenter that knows no prompts.
-        """
-        tower, encoded = self.vision_tower.model, images.encoded
-        if tower.prompt_encoder is None:
-            raise ValueError("prompts: expected a segmenter with prompt queries, got one without")
-        if len(prompts.slots) != len(encoded.mask_features):
-            raise ValueError(
-                f"prompts: expected those of {len(encoded.mask_features)} pictures, got {len(prompts.slots)}"
-            )
-        height, width = encoded.canvas_size.tolist()
-        points, labels, boxes = prompts.points, prompts.point_labels, prompts.boxes
-        own_boxes = boxes is not None and self.vision_tower.config.box_prompt_index == 0
-        if own_boxes:
-            (points, labels), boxes = centers_as_points(prompts), None
-        with torch.no_grad():
-            queries = tower.prompt_encoder(
-                image_sizes=encoded.image_sizes,
-                canvas_size=(height, width),
-                mask_features=encoded.mask_features,
-                points=points,
-                labels=labels,
-                boxes=boxes,
-                masks=prompts.masks,
-            )
-            if own_boxes:
-                queries = queries._replace(region=windows(prompts, (height, width), encoded.memory_shapes))
-            decoded = tower.decode_prompts(queries, encoded)
-            found = torch.cat((decoded.query_features, queries.positions), dim=-1)
-        tokens = self.projector.project_queries(found.to(self.projector.separator.dtype))
-        return tuple(
-            row[slots >= 0][slots[slots >= 0].argsort()] for row, slots in zip(tokens, prompts.slots, strict=True)
-        )
-
-    # --- pointing --------------------------------------------------------------------------------------------------
-
-    def decode_masks(
-        self, states: Tensor, picture: Tensor, images: OmgLlavaImages, *, output_auxiliary: bool = False
-    ) -> tuple[Tensor, ...]:
-        """Hidden states of [SEG] → masks.
-
-        Args:
-            states: [N, E] after the language model's final norm.
-            picture: [N] the picture of each.
-
-        Returns:
-            Mask logits [N, h, w], the last prediction last; with ``output_auxiliary`` one for each decoder layer and
-            one before the first.
-        """
-        encoded, grouping = images.encoded, group_by_picture(picture)
-        if len(grouping.pictures) < len(encoded.mask_features):
-            encoded = select_pictures(encoded, grouping.pictures)
-        queries = self.text_to_vision(states.to(self.projector.separator.dtype)).to(encoded.mask_features.dtype)
-        features, positions = grouping.table(queries).chunk(2, dim=-1)
-        decoded = self.vision_tower.model.decode(
-            features,
-            positions,
-            encoded,
-            decoder=self.mask_decoder,
-            # A [SEG] query does not know of the others.
-            self_allowed=torch.eye(features.shape[1], dtype=torch.bool, device=features.device),
-            output_auxiliary=output_auxiliary,
-        )
-        return tuple(masks[grouping.row, grouping.column, 0] for masks in decoded.layer_mask_logits)
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -418,8 +296,6 @@ class OmgLlavaForConditionalGeneration(OmgLlavaPreTrainedModel, OmgLlavaGenerati
             )
             output.mask_logits, output.auxiliary_mask_logits = layers[-1], layers[:-1]
 
-    # --- losses ----------------------------------------------------------------------------------------------------
-
     def _add_losses(
         self,
         output: OmgLlavaOutput,
@@ -428,7 +304,6 @@ class OmgLlavaForConditionalGeneration(OmgLlavaPreTrainedModel, OmgLlavaGenerati
         points: LossPoints | None,
         normalizers: Mapping[str, Tensor] | None,
     ) -> None:
-        config = self.config
         text = self.loss_function(
             logits=output.logits,
             labels=merged.labels,
@@ -436,48 +311,13 @@ class OmgLlavaForConditionalGeneration(OmgLlavaPreTrainedModel, OmgLlavaGenerati
             num_items_in_batch=None if normalizers is None else normalizers["tokens"],
         )
         losses = {"loss_text": text, "loss_mask": text.new_zeros(()), "loss_dice": text.new_zeros(())}
-        truth = self._truth(output, mask_labels)
-        if output.mask_logits is not None and truth is not None:
-            if points is None:
-                points = UncertainPoints(
-                    config.num_loss_points, config.oversample_ratio, config.importance_sample_ratio
-                )
-            mask, dice = mask_losses(
-                [*(output.auxiliary_mask_logits or ()), output.mask_logits],
-                truth,
-                points,
-                total=None if normalizers is None else normalizers["masks"],
-            )
-            losses["loss_mask"], losses["loss_dice"] = config.mask_weight * mask, config.dice_weight * dice
-        if config.projection_loss_weight and output.images is not None:
-            losses["loss_projection"] = config.projection_loss_weight * self._projection_loss(output.images)
+        total = None if normalizers is None else normalizers["masks"]
+        losses |= grounding_losses(output, mask_labels, config=self.config, points=points, total=total)
+        if self.config.projection_loss_weight and output.images is not None:
+            loss = projection_loss(output.images, self.model.projector, self.model.text_to_vision)
+            losses["loss_projection"] = self.config.projection_loss_weight * loss
         output.loss_dict = losses
         output.loss = torch.stack(list(losses.values())).sum()
-
-    def _truth(self, output: OmgLlavaOutput, mask_labels: Sequence[Tensor] | None) -> Tensor | None:
-        """The masks of the batch one after the other; None without any.
-
-        Raises:
-            ValueError: A conversation with another number of masks than of [SEG] in its labels.
-        """
-        if mask_labels is None:
-            return None
-        rows = torch.empty(0) if output.mask_rows is None else output.mask_rows
-        for index, masks in enumerate(mask_labels):
-            tokens = int((rows == index).sum())
-            if tokens != len(masks):
-                raise ValueError(
-                    f"mask_labels: expected one mask for each [SEG] ({tokens}) in the answers about a picture of "
-                    f"conversation {index}, got {len(masks)}"
-                )
-        return torch.cat([masks for masks in mask_labels if len(masks)]) if len(rows) else None
-
-    def _projection_loss(self, images: OmgLlavaImages) -> Tensor:
-        """Object queries that went to the language model's space and back should be what they were."""
-        assert images.queries is not None
-        queries = images.queries.to(self.model.projector.separator.dtype)
-        returned = self.model.text_to_vision(self.model.projector.project_queries(queries))
-        return (returned - queries).float().square().mean()
 
 
 __all__ = [

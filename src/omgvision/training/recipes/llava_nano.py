@@ -175,7 +175,8 @@ def objective(recipe: NanoLlavaRecipe) -> ConversationObjective:
     model.config.mask_weight, model.config.dice_weight = MASK_WEIGHT, DICE_WEIGHT
     give_own_decoder(model)
     choose_trained(model, recipe)
-    train_rows(model, smaller.tokenizer.convert_tokens_to_ids(list(NEW_TOKENS)))
+    vocabulary = smaller.tokenizer.get_vocab()
+    train_rows(model, [vocabulary[token] for token in NEW_TOKENS])
     learn_in_float32(model)
     return ConversationObjective(model)
 
@@ -308,7 +309,7 @@ def source(recipe: NanoLlavaRecipe) -> ConversationMixture:
 def probe(recipe: NanoLlavaRecipe) -> ConversationProbe:
     """Conversations about val photographs."""
     coco = recipe.data / "coco_mini"
-    parts: list[SampleDataset] = [
+    parts = [
         CocoInstances(coco / "instances_val.json", images=coco / "images"),
         CocoPanoptic(coco / "panoptic_val.json", images=coco / "images"),
     ]
@@ -405,7 +406,7 @@ def packed_state(model: OmgLlavaForConditionalGeneration, language: SmolLm2) -> 
             state[f"{name}.weight{DOWN}"] = down.detach().half()
             state[f"{name}.weight{UP}"] = (module.scaling[adapter] * up.detach()).half()
     old = language.packed[EMBEDDING + Q8_0]
-    new = pack_q8_0(model.get_input_embeddings().weight.detach()[len(old) :])
+    new = pack_q8_0(cast(nn.Embedding, model.get_input_embeddings()).weight.detach()[len(old) :])
     state[f"{prefix}{EMBEDDING}{Q8_0}"] = torch.cat((old, new))
     for name, tensor in model.state_dict().items():
         if ".lora_" in name or ".base_layer." in name or name in (f"{prefix}{EMBEDDING}", "lm_head.weight"):

@@ -206,7 +206,7 @@ class Photographs:
         return cls(instances, InMemory(panoptic), replace(PLAIN, donors=instances))
 
 
-def davis(recipe: NanoRecipe, *, interval: int = 1) -> YouTubeVis:
+def davis(recipe: Recipe, *, interval: int = 1) -> YouTubeVis:
     """DAVIS 2016's train videos, one object of each annotated; its clips are two frames `interval` apart."""
     folder = recipe.data / "davis2016_mini"
     return YouTubeVis(
