@@ -183,8 +183,9 @@ def bundled_entries() -> list[Published]:
 
 
 def _bundled_size(name: str) -> str:
-    file = bundled_folder(name) / "model.safetensors"
-    return f"bundled, {file.stat().st_size / 1e6:.0f} MB" if file.is_file() else "missing in this installation"
+    weights = list(bundled_folder(name).glob("*.safetensors"))
+    size = sum(file.stat().st_size for file in weights)
+    return f"bundled, {size / 1e6:.0f} MB" if weights else "missing in this installation"
 
 
 # ------------------------------------------------------------------------------------------------------ finding weights

@@ -4,8 +4,7 @@ Letters: B conversations, S their tokens, I pictures, N prompts of a picture, P 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,42 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AddedToken, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.image_processing_base import BatchFeature
-from transformers.image_utils import load_image
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from .answers_omg_llava import IMAGE, MARK, REGION, SEGMENT, SPECIAL_TOKENS
+from .answers_omg_llava import IMAGE, MARK, REGION, SPECIAL_TOKENS
 from .merging_omg_llava import IGNORED
-from .prompts_omg_llava import PLACEHOLDERS, Prompt, place_prompts, prompt_tensors
+from .messages_omg_llava import MessageReading, flat_images, is_conversation, pieces_of, without_oldest_turn
+from .prompts_omg_llava import Prompt, place_prompts, prompt_tensors
 from .square_omg_llava import Square
-
-TURN_TOKENS = ("<|im_start|>", "<|im_end|>")
+from .tokens_omg_llava import prepare_tokenizer, token_ids
 
 Overflow = Literal["error", "cut", "drop_oldest"]
-
-
-def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Adds the tokens that OMG-LLaVA needs to the tokenizer of any language model, where they are missing.
-
-    Afterwards ``model.resize_token_embeddings(len(tokenizer))`` gives them rows, and :func:`token_ids` are the ids for
-    the configuration.
-    """
-    known = tokenizer.get_vocab()
-    missing = [token for token in (*TURN_TOKENS, *SPECIAL_TOKENS) if token not in known]
-    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in missing], special_tokens=True)
-
-
-def token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """The fields of `OmgLlavaConfig` that the tokenizer decides."""
-    vocabulary = tokenizer.get_vocab()
-    return {
-        "segment_token_id": vocabulary[SEGMENT],
-        "region_token_id": vocabulary[REGION],
-        "mark_token_id": vocabulary[MARK],
-        "image_token_id": vocabulary[IMAGE],
-    }
 
 
 class OmgLlavaProcessor(ProcessorMixin):
@@ -119,7 +95,7 @@ class OmgLlavaProcessor(ProcessorMixin):
             raise ValueError("text: expected what is asked, got none")
         texts = [text] if isinstance(text, str) else list(text)
         pieces = [[(each, False)] for each in texts]
-        pictures = [] if images is None else _flat(images)
+        pictures = [] if images is None else flat_images(images)
         return self._batch(pieces, pictures, prompts or [[] for _ in pictures], begin=True)
 
     def apply_chat_template(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -158,7 +134,7 @@ class OmgLlavaProcessor(ProcessorMixin):
         Raises:
             ValueError: As :meth:`__call__`; a part of unknown type; a conversation longer than ``max_length``.
         """
-        conversations = [conversation] if _is_conversation(conversation) else list(conversation)
+        conversations = [conversation] if is_conversation(conversation) else list(conversation)
         template = self._resolve_chat_template(chat_template)
         options = {
             **self.tokenizer.special_tokens_map,
@@ -172,7 +148,7 @@ class OmgLlavaProcessor(ProcessorMixin):
         ]
         if not tokenize:
             texts = ["".join(text for text, _ in reading.pieces) for reading in readings]
-            return texts[0] if _is_conversation(conversation) else texts
+            return texts[0] if is_conversation(conversation) else texts
         pictures = [picture for reading in readings for picture in reading.images]
         prompts = [reading.prompts for reading in readings if reading.images]
         for index, reading in enumerate(readings):
@@ -214,16 +190,16 @@ class OmgLlavaProcessor(ProcessorMixin):
 
     def _read(
         self, messages: Sequence[Mapping[str, Any]], template: str, options: Mapping[str, Any], limit: int | None
-    ) -> "_Reading":
+    ) -> "MessageReading":
         """A conversation as pieces of text; beyond ``limit`` tokens without its oldest turns."""
         while True:
-            reading = _Reading()
+            reading = MessageReading()
             flat = [{**message, "content": reading.take(message.get("content"))} for message in messages]
             [text], [spans] = render_jinja_template(
                 conversations=[flat], chat_template=template, return_assistant_tokens_mask=True, **options
             )
-            reading.pieces = list(_pieces(text, spans))
-            shorter = None if limit is None else _without_oldest_turn(messages)
+            reading.pieces = list(pieces_of(text, spans))
+            shorter = None if limit is None else without_oldest_turn(messages)
             if limit is None or shorter is None or len(self._tokenize(reading.pieces)[0]) <= limit:
                 return reading
             messages = shorter
@@ -340,81 +316,6 @@ class OmgLlavaProcessor(ProcessorMixin):
     def post_process_masks(self, mask_logits: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Masks [N, h, w] of one picture's answer → bool [N, height, width] in its own frame."""
         return self.square(size).restore(mask_logits) > 0
-
-
-@dataclass
-class _Reading:
-    """What the messages of a conversation hold."""
-
-    pieces: list[tuple[str, bool]] = field(default_factory=list)
-    images: list[Any] = field(default_factory=list)
-    prompts: list[Prompt] = field(default_factory=list)
-
-    def take(self, content: Any) -> str:
-        """The content of a message as text; pictures and prompts are put aside in their order."""
-        if content is None or isinstance(content, str):
-            return content or ""
-        front, text = "", ""
-        for part in content:
-            kind = part.get("type")
-            if kind == "text":
-                text += part["text"]
-            elif kind in ("image", "image_url"):
-                front += f"{IMAGE}\n"
-                self.images.append(_picture(part))
-            elif kind in PLACEHOLDERS:
-                text += PLACEHOLDERS[kind]
-                self.prompts.append({key: value for key, value in part.items() if key != "type"})
-            else:
-                raise ValueError(
-                    f"content: expected parts of type text, image, {', '.join(PLACEHOLDERS)}, got {kind!r}"
-                )
-        return front + text
-
-
-def _picture(part: Mapping[str, Any]) -> Any:
-    for key in ("image", "url", "path", "base64"):
-        if key in part:
-            return load_image(part[key]) if isinstance(part[key], str) else part[key]
-    if "image_url" in part:
-        link = part["image_url"]
-        return load_image(link["url"] if isinstance(link, Mapping) else link)
-    raise ValueError("content: expected image, url, path or base64 in the part of type image, got none of them")
-
-
-def _is_conversation(conversation: Sequence[Any]) -> bool:
-    return bool(conversation) and isinstance(conversation[0], Mapping)
-
-
-def _without_oldest_turn(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]] | None:
-    """Without the first question and its answer, whose picture moves to the next question; None if that is the last."""
-    users = [index for index, message in enumerate(messages) if message["role"] == "user"]
-    if len(users) < 2:
-        return None
-    first, second = users[:2]
-    content, follower = messages[first]["content"], messages[second]["content"]
-    images = [] if isinstance(content, str) else [part for part in content if part["type"] in ("image", "image_url")]
-    if isinstance(follower, str):
-        follower = [{"type": "text", "text": follower}]
-    return [*messages[:first], {**messages[second], "content": [*images, *follower]}, *messages[second + 1 :]]
-
-
-def _pieces(text: str, answers: Any) -> Iterator[tuple[str, bool]]:
-    """The text in parts; second, whether a part is an answer. ``answers``: their first and last character + 1."""
-    last = 0
-    for start, end in answers:
-        yield text[last:start], False
-        yield text[start:end], True
-        last = end
-    yield text[last:], False
-
-
-def _flat(images: Any) -> list[Any]:
-    if isinstance(images, str):
-        return [load_image(images)]
-    if not isinstance(images, list | tuple):
-        return [images]
-    return [each for image in images for each in _flat(image)]
 
 
 __all__ = [
