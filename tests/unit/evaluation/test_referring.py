@@ -103,7 +103,8 @@ def test_no_mask_at_all():
     """OMG-LLaVA's evaluation: 0 in gIoU, nothing in cIoU; in gRefCOCO it says that nothing is meant."""
     target, half = np.ones((2, 4), dtype=bool), np.zeros((2, 4), dtype=bool)
     half[0] = True
-    for protocol, ciou in (("lisa", 0.5), ("gres", 0.25)):
+    expected: dict[Protocol, float] = {"lisa": 0.5, "gres": 0.25}
+    for protocol, ciou in expected.items():
         metric = ReferringIoU(protocol)
         metric.update("a", half, target)
         metric.update("b", None, target)
