@@ -21,7 +21,7 @@ RUNNERS = (
     "omgvision/evaluation/video_segmenters.py",
 )
 FORBIDDEN = {"torchvision", "cv2", "timm", "mmcv", "mmdet", "mmengine", "detectron2"}
-MODEL_LIBRARIES = {"torch", "transformers", "scipy", "numpy", "PIL", "huggingface_hub"}
+MODEL_LIBRARIES = {"torch", "transformers", "safetensors", "scipy", "numpy", "PIL", "huggingface_hub"}
 
 
 def name_of(path: Path) -> str:
