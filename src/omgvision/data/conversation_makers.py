@@ -30,6 +30,8 @@ CLEAR_RATIO = 1.6
 CLEAR_SHARE = 0.6
 """Of an object's pixels: so many must be of one colour for it to have that colour."""
 MOST_COUNTED = 10
+SPREAD = 7919
+"""A prime, by which neighbours get different numbers of turns."""
 
 
 @dataclass(frozen=True)
@@ -311,8 +313,13 @@ class MadeConversations:
         return len(self._dataset)
 
     def outline(self, index: int) -> Outline:
-        """All are of about the same length."""
-        return Outline(80 * sum(self._turns) // 2, pictured=True)
+        """About as long as it has turns."""
+        return Outline(80 * self._wanted(index), pictured=True)
+
+    def _wanted(self, index: int) -> int:
+        """Turns of a picture's conversation: always as many, so that those of a batch can be alike in length."""
+        fewest, most = self._turns
+        return fewest + index * SPREAD % (most - fewest + 1)
 
     def draw(self, index: int, generator: np.random.Generator) -> Conversation:
         """Raises ValueError if the picture cannot be read, or none of the makers has a question about it."""
@@ -320,7 +327,7 @@ class MadeConversations:
         if self._augmentation is not None:
             sample, captions = self._augmentation(sample, generator), {}
         scene = Scene(sample, captions.get(sample.sample_id, ()))
-        wanted = int(generator.integers(self._turns[0], self._turns[1] + 1))
+        wanted = self._wanted(index)
         made: list[Made] = []
         used: list[Maker] = []
         # As many tries as it takes for the rare makers to have their share, whatever the picture lacks.

@@ -10,6 +10,7 @@ often on these very questions, so that no constant answer could do better.
 import argparse
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -283,6 +284,7 @@ def plain_words(captions: Sequence[str]) -> list[str]:
 
 
 def row(metric: str, value: float, trivial: float, trivial_is: str) -> dict[str, Any]:
+    value = 0.0 if math.isnan(value) else value  # no answer had what is measured
     return {"metric": metric, "value": round(value, 4), "trivial": round(trivial, 4), "trivial_is": trivial_is}
 
 
