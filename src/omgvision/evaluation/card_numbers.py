@@ -188,7 +188,8 @@ def report(
         weights: Exported folder.
         data: Folder of the data sets.
         run: Folder of the training run, for steps and minutes.
-        earlier: What this function returned for the weights that the run started from.
+        earlier: What this function returned for the weights that the run started from; the baselines, which do not
+            depend on the weights, are taken from it.
         limit: As of `measure`.
     """
     trained = load(weights)
@@ -196,11 +197,12 @@ def report(
     davis = data / "davis2016_mini"
     frames = YouTubeVisFrames(davis / "instances_train.json", images=davis / "JPEGImages", every=DAVIS_EVERY)
     on_davis = copy.copy(trivial).fit_clicks(frames)
-    numbers = {
-        "trained": measure(ModelSegmenter(trained), data, limit=limit),
-        "untrained": measure(ModelSegmenter(untrained(trained)), data, limit=limit),
-        "trivial": measure(trivial, data, on_davis=on_davis, limit=limit),
-    }
+    numbers = {"trained": measure(ModelSegmenter(trained), data, limit=limit)}
+    if earlier is None:
+        numbers["untrained"] = measure(ModelSegmenter(untrained(trained)), data, limit=limit)
+        numbers["trivial"] = measure(trivial, data, on_davis=on_davis, limit=limit)
+    else:
+        numbers |= {who: earlier["numbers"][who] for who in ("untrained", "trivial")}
     counts = {
         "davis": (int(numbers["trained"]["davis objects"]), int(numbers["trained"]["davis pictures"])),
         "coco": (int(numbers["trained"]["coco clicks objects"]), int(numbers["trained"]["coco clicks pictures"])),
