@@ -125,20 +125,22 @@ def processor(side: int = SIDE) -> OmgLlavaProcessor:
     return OmgLlavaProcessor(images, copy.deepcopy(tokenizer()))
 
 
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+}
+"""Of a very small language model of any kind."""
+
+
 def text_config(**overrides: Any) -> LlamaConfig:
     """A very small language model for the tiny tokenizer."""
-    sizes: dict[str, Any] = {
-        "vocab_size": len(tokenizer()),
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "pad_token_id": 2,
-    }
-    return LlamaConfig(**(sizes | overrides))
+    return LlamaConfig(**({"vocab_size": len(tokenizer()), **SIZES} | overrides))
 
 
 def random_llava(text: Any = None, **overrides: Any) -> OmgLlavaForConditionalGeneration:

@@ -18,21 +18,10 @@ from transformers import (
 from omgvision.conversion.internlm2 import LINEAR_NAMES
 from omgvision.training.export import processor_for
 from tests import golden_llava
-from tests.golden_llava import processor, random_llava, text_config, tokenizer
+from tests.golden_llava import SIZES, processor, random_llava, text_config, tokenizer
 from tests.models import random_model
 
 SIDE = 128
-
-SIZES: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 2,
-}
 
 LANGUAGE_MODELS = ("llama", "qwen2", "qwen3", "phi3", "internlm2")
 

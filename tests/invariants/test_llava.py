@@ -22,20 +22,11 @@ from transformers import (
 from omgvision import OmgLlavaConfig, OmgLlavaForConditionalGeneration, OmgLlavaModel, OmgLlavaProcessor
 from omgvision.models.omg_llava.outputs_omg_llava import OmgLlavaImages
 from omgvision.models.omg_llava.square_omg_llava import Square
+from tests import golden_llava
 from tests.golden_llava import processor, random_llava, text_config, tokenizer
 
 SIDE = 128
-SIZES: dict[str, Any] = {
-    "vocab_size": len(tokenizer()),
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 2,
-}
+SIZES: dict[str, Any] = {"vocab_size": len(tokenizer()), **golden_llava.SIZES}
 INTERNLM2: dict[str, Any] = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e6}
 LANGUAGE_MODELS: dict[str, PreTrainedConfig] = {
     "llama": text_config(),

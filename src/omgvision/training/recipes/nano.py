@@ -196,14 +196,18 @@ class Photographs:
 
     @classmethod
     def of(cls, recipe: NanoRecipe) -> "Photographs":
-        coco = recipe.data / "coco_mini"
-        instances: SampleDataset = CocoInstances(coco / "instances_train.json", images=coco / "images")
-        panoptic: SampleDataset = CocoPanoptic(coco / "panoptic_train.json", images=coco / "images")
-        if recipe.commercial_only:
-            instances = permitted(instances, coco / "instances_train.json")
-            panoptic = permitted(panoptic, coco / "panoptic_train.json")
-        instances = InMemory(instances)
-        return cls(instances, InMemory(panoptic), replace(PLAIN, donors=instances))
+        instances, panoptic = map(InMemory, coco_photographs(recipe))
+        return cls(instances, panoptic, replace(PLAIN, donors=instances))
+
+
+def coco_photographs(recipe: Recipe) -> tuple[SampleDataset, SampleDataset]:
+    """Those with objects and those labelled all over; where only commercial use is wanted, those that allow it."""
+    coco = recipe.data / "coco_mini"
+    instances = CocoInstances(coco / "instances_train.json", images=coco / "images")
+    panoptic = CocoPanoptic(coco / "panoptic_train.json", images=coco / "images")
+    if not recipe.commercial_only:
+        return instances, panoptic
+    return permitted(instances, coco / "instances_train.json"), permitted(panoptic, coco / "panoptic_train.json")
 
 
 def davis(recipe: Recipe, *, interval: int = 1) -> YouTubeVis:
