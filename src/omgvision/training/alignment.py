@@ -11,14 +11,20 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omgvision.data.conversation_words import spoken
 from omgvision.data.sample import Sample
 from omgvision.models.omg_llava.modeling_omg_llava import OmgLlavaForConditionalGeneration
 from omgvision.models.omg_llava.processing_omg_llava import OmgLlavaProcessor
-from omgvision.models.omg_llava.projector_omg_llava import ownership, perception_prior, pixel_tokens
+from omgvision.models.omg_llava.projector_omg_llava import (
+    TextToVision,
+    VisionToText,
+    ownership,
+    perception_prior,
+    pixel_tokens,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +52,7 @@ def align(
     samples: Iterable[Sample],
     *,
     steps: int,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 5e-4,
     seed: int = 0,
 ) -> dict[str, float]:
     """Trains both projections in place; nothing else of the model changes.
@@ -63,10 +69,11 @@ def align(
     """
     pixels, queries = collected(model, processor, samples)
     inner = model.model
+    generator = torch.Generator().manual_seed(seed)
+    begin(inner.projector, inner.text_to_vision, pixels, queries, generator)
     parameters = [*inner.projector.parameters(), *inner.text_to_vision.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    generator = torch.Generator().manual_seed(seed)
     width = pixels.inputs.shape[1] - queries.inputs.shape[1]
     explained: dict[str, float] = dict.fromkeys(("pixels", "queries", "back"), 0.0)
     for step in range(steps):
@@ -88,6 +95,39 @@ def align(
         if step % 100 == 99:
             logger.info("aligned in %d steps: %s", step + 1, {name: round(part, 3) for name, part in explained.items()})
     return explained
+
+
+@torch.no_grad()
+def begin(
+    projector: VisionToText, back: TextToVision, pixels: Shown, queries: Shown, generator: torch.Generator
+) -> None:
+    """Random weights that suit what goes in and what should come out.
+
+    A backbone's last features are tens of times as large as embeddings: without this, steps of one size fit neither.
+    """
+    begin_layer(projector.pixel_mlp[0], generator, takes=pixels.inputs)
+    begin_layer(projector.pixel_mlp[2], generator, gives=pixels.targets)
+    begin_layer(projector.query_proj, generator, takes=queries.inputs)
+    begin_layer(projector.query_mlp[0], generator)
+    begin_layer(projector.query_mlp[2], generator, gives=queries.targets)
+    begin_layer(back[0], generator, takes=queries.targets)
+    begin_layer(back[2], generator, gives=queries.inputs)
+
+
+def begin_layer(
+    layer: nn.Module, generator: torch.Generator, *, takes: Tensor | None = None, gives: Tensor | None = None
+) -> None:
+    """Numbers of mean 0 and variance 1, or of the mean and variance of `takes`, become those of `gives`, or 0 and 1."""
+    assert isinstance(layer, nn.Linear)
+    weight = torch.randn(layer.weight.shape, generator=generator) * layer.in_features**-0.5
+    bias = torch.zeros(layer.out_features)
+    if takes is not None:
+        weight = weight / takes.std(0).clamp_min(1e-4)
+        bias = -weight @ takes.mean(0)
+    if gives is not None:
+        weight, bias = gives.std() * weight, gives.std() * bias + gives.mean(0)
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
 
 
 def drawn(shown: Shown, generator: torch.Generator) -> Shown:
