@@ -45,9 +45,9 @@ class OmgLlavaPreTrainedModel(PreTrainedModel):
     _keep_in_fp32_modules_strict = ["vision_tower", "mask_decoder"]
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path=None, *model_args, config=None, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path: Any = None, *model_args, config=None, **kwargs):
         """As transformers'; weights that lie packed in the folder or repository are unpacked."""
-        name: Any = pretrained_model_name_or_path
+        name = pretrained_model_name_or_path
         packed = None if name is None else find_packed(name, kwargs)
         if packed is None:
             return super().from_pretrained(name, *model_args, config=config, **kwargs)
