@@ -45,19 +45,22 @@ class OmgLlavaPreTrainedModel(PreTrainedModel):
     _keep_in_fp32_modules_strict = ["vision_tower", "mask_decoder"]
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any = None, *model_args, config=None, **kwargs):
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any = None, *model_args: Any, config: Any = None, **kwargs: Any
+    ) -> Any:
         """As transformers'; weights that lie packed in the folder or repository are unpacked."""
         name = pretrained_model_name_or_path
+        whole: Any = super().from_pretrained
         packed = None if name is None else find_packed(name, kwargs)
         if packed is None:
-            return super().from_pretrained(name, *model_args, config=config, **kwargs)
+            return whole(name, *model_args, config=config, **kwargs)
         if not isinstance(config, OmgLlavaConfig):
-            config = OmgLlavaConfig.from_pretrained(name if config is None else config)
+            config = OmgLlavaConfig.from_pretrained(str(name if config is None else config))
         state = unpack_state(load_file(packed))
-        loaded = super().from_pretrained(None, *model_args, config=config, state_dict=state, **kwargs)
+        loaded = whole(None, *model_args, config=config, state_dict=state, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if model.can_generate():
-            model.generation_config = GenerationConfig.from_pretrained(name)
+            model.generation_config = GenerationConfig.from_pretrained(str(name))
         return loaded
 
     @torch.no_grad()
