@@ -37,6 +37,7 @@ ClassList = Literal[
     "pascal_voc",
     "objects365",
     "camvid",
+    "coco_stuff",
     "vipseg",
     "vspw",
     "youtube_vis_2019",
