@@ -33,7 +33,7 @@ def write_map(path: Path, values: tuple[int, int]) -> None:
 def run_lengths() -> dict[str, Any]:
     mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8, order="F")
     mask[10:40, 10:40] = 1
-    runs = coco_mask.encode(mask)
+    runs: Any = coco_mask.encode(mask)
     return {"size": runs["size"], "counts": runs["counts"].decode()}
 
 

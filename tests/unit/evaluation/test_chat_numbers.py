@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def asked(task, answer, *, masks=(), references=()):
     return Question(task, sample(), Made(Turn("Question?", answer), list(masks)), references)
 
 
-def said(text, *, masks=(), phrases=()):
+def said(text, *, masks=(), phrases=()) -> Any:
     """What the numbers look at of an answer."""
     return SimpleNamespace(text=text, tagged=text, masks=list(masks), phrases=list(phrases))
 

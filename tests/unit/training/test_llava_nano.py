@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,8 @@ def learned(recipe):
     """After two steps on rendered scenes; and what the rows of old words were before."""
     torch.manual_seed(0)
     objective = nano.objective(recipe)
-    before = objective.model.get_input_embeddings().weight.detach().clone()
+    rows: Any = objective.model.get_input_embeddings()
+    before = rows.weight.detach().clone()
     made = MadeConversations(SyntheticScenes(size=(64, 96), length=4), name="scenes")
     drawn = [made.draw(index, np.random.default_rng(index)) for index in range(4)]
     batch = collate_conversations(drawn, nano.processor_of(recipe), max_length=512)

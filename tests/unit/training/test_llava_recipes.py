@@ -11,9 +11,9 @@ from omgvision import OmgLlavaForConditionalGeneration
 from omgvision.data import SyntheticScenes
 from omgvision.data.conversation_batches import ConversationMixture, ConversationSource, collate_conversations
 from omgvision.data.conversation_makers import MadeConversations
+from omgvision.training.llava_adapters import without_adapters
 from omgvision.training.llava_objective import ConversationObjective
 from omgvision.training.recipe import Stage
-from omgvision.training.llava_adapters import without_adapters
 from omgvision.training.recipes.llava import choose_trained, finetune, gcg, pretrain, refseg
 from omgvision.training.trainer import train
 from tests.golden_llava import processor, random_llava
