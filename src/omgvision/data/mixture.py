@@ -147,7 +147,7 @@ class Mixture:
         return round(sum(self._lengths))
 
     def contents(self) -> list[tuple[str, int, float]]:
-        """Of each dataset its name, as its first sample has it, samples an epoch (with repeats) and share of the steps."""
+        """Of each dataset its name, as its first sample has it, samples an epoch (with repeats), share of the steps."""
         shares = np.diff(self._shares, prepend=0.0).tolist()
         parts = zip(self.sources, self._lengths, shares, strict=True)
         return [
