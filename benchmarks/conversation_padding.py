@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from omgvision.data.conversation_batches import ConversationMixture
+from omgvision.data.datasets.captions import read_captions
 from omgvision.training.recipes import llava_nano
 
 PICTURE = 45
@@ -64,7 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     recipe = replace(llava_nano.llava_nano(), data=options.data)
     processor = llava_nano.processor_of(recipe)
-    captions = llava_nano.read_captions(options.data / "coco_mini" / "captions.json")
+    captions = read_captions(options.data / "coco_mini" / "captions.json")
     told = [len(processor.encode_text(one)) + PICTURE + 20 for each in captions.values() for one in each]
     np.random.default_rng(0).shuffle(told)
     made = drawn_lengths(llava_nano.source(recipe), image_token=processor.image_token_id, count=options.count)

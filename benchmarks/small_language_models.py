@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from omgvision.data import CocoInstances
+from omgvision.data.datasets.captions import read_captions
 from omgvision.training.recipes import llava_nano
 
 RESULTS = Path(__file__).parent / "results" / "small_language_models.json"
@@ -32,7 +33,7 @@ def captions_of(data: Path, part: str) -> list[str]:
     coco = data / "coco_mini"
     dataset = CocoInstances(coco / f"instances_{part}.json", images=coco / "images")
     photographs = {dataset[index].sample_id for index in range(len(dataset))}
-    told = llava_nano.read_captions(coco / "captions.json")
+    told = read_captions(coco / "captions.json")
     return [caption for sample, captions in sorted(told.items()) if sample in photographs for caption in captions]
 
 

@@ -28,9 +28,11 @@ from omgvision.data.conversation_makers import MAKERS, Made, Scene
 from omgvision.data.conversation_words import CAPTION_QUESTIONS
 from omgvision.data.conversations import Turn
 from omgvision.data.datasets import CocoInstances, CocoPanoptic
+from omgvision.data.datasets.captions import read_captions
 from omgvision.data.mixture import SampleDataset
 from omgvision.data.sample import Sample
 from omgvision.evaluation.captions import Captions
+from omgvision.evaluation.card_numbers import training_of
 from omgvision.evaluation.click_iou import mask_iou
 from omgvision.evaluation.evaluate import picture
 from omgvision.evaluation.pope import ObjectProbing
@@ -93,9 +95,7 @@ def questions(data: Path, *, limit: int | None, seed: int = 0) -> list[Question]
         "instances": CocoInstances(coco / "instances_val.json", images=coco / "images"),
         "panoptic": CocoPanoptic(coco / "panoptic_val.json", images=coco / "images"),
     }
-    captions: dict[str, list[str]] = {}
-    for entry in json.loads((coco / "captions.json").read_text(encoding="utf-8"))["annotations"]:
-        captions.setdefault(str(entry["image_id"]), []).append(entry["caption"].strip())
+    captions = read_captions(coco / "captions.json")
     asked = []
     for number, part in enumerate(parts.values()):
         count = len(part) if limit is None else min(limit, len(part))
@@ -286,13 +286,6 @@ def plain_words(captions: Sequence[str]) -> list[str]:
 def row(metric: str, value: float, trivial: float, trivial_is: str) -> dict[str, Any]:
     value = 0.0 if math.isnan(value) else value  # no answer had what is measured
     return {"metric": metric, "value": round(value, 4), "trivial": round(trivial, 4), "trivial_is": trivial_is}
-
-
-def training_of(run: Path) -> dict[str, Any]:
-    """Steps and minutes of a run, from its log."""
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    steps = [line for line in lines if "elapsed" in line]
-    return {"steps": steps[-1]["step"], "minutes": round(steps[-1]["elapsed"] / 60)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

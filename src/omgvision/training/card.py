@@ -5,7 +5,7 @@ python -m omgvision.training.card --results docs/results/nano.json --out src/omg
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +103,17 @@ def card(results: dict[str, Any]) -> str:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def write_card(card: Callable[[dict[str, Any]], str], arguments: Sequence[str] | None) -> None:
+    """The command of a card: from a result file to the README.md of the weights' folder."""
     parser = argparse.ArgumentParser(description="Write a model card from measured results.")
     parser.add_argument("--results", type=Path, required=True, help="result file")
     parser.add_argument("--out", type=Path, required=True, help="README.md of the weights' folder")
     options = parser.parse_args(arguments)
     options.out.write_text(card(json.loads(options.results.read_text(encoding="utf-8"))), encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    write_card(card, arguments)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,10 @@
 python -m omgvision.training.chat_card --results docs/results/llava_nano.json --out FOLDER/README.md
 """
 
-import argparse
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from omgvision.training.card import write_card
 
 HEADER = """---
 license: cc-by-nc-sa-4.0
@@ -71,18 +70,14 @@ def card(results: dict[str, Any]) -> str:
     return HEADER + TEXT.format(
         parameters=results["parameters"] / 1e6,
         megabytes=results["megabytes"],
-        training=f"{training['steps']:,} steps in {training['minutes']} minutes on two CPU cores",
+        training=f"{training['steps']:,} steps in {training['minutes']:.0f} minutes on two CPU cores",
         table="\n".join(lines),
         examples="\n".join(examples),
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Write the model card of the chat weights from measured results.")
-    parser.add_argument("--results", type=Path, required=True, help="result file")
-    parser.add_argument("--out", type=Path, required=True, help="README.md of the weights' folder")
-    options = parser.parse_args(arguments)
-    options.out.write_text(card(json.loads(options.results.read_text(encoding="utf-8"))), encoding="utf-8")
+    write_card(card, arguments)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,14 @@ def _union(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     return decode_segmentation(segmentation, *size)
 
 
+def read_captions(path: Path) -> dict[str, list[str]]:
+    """A COCO captions json: sample id → sentences."""
+    captions: dict[str, list[str]] = {}
+    for entry in read_annotations(path, keys={"annotations": ("image_id", "caption")})["annotations"]:
+        captions.setdefault(str(entry["image_id"]), []).append(entry["caption"].strip())
+    return captions
+
+
 def read_captioned(path: str | Path, *, images: str | Path) -> dict[str, Pictured]:
     """Identity as text → picture, of a COCO captions json.
 

@@ -31,7 +31,7 @@ from omgvision.data.class_lists import ClassListName, load_class_list
 from omgvision.data.conversation_batches import ConversationMixture, ConversationSource, collate_conversations
 from omgvision.data.conversation_makers import MadeConversations
 from omgvision.data.conversations import Conversation, Outline, Turn, no_masks
-from omgvision.data.datasets.reading import read_annotations
+from omgvision.data.datasets.captions import read_captions
 from omgvision.data.mixture import SampleDataset
 from omgvision.data.sample import Sample
 from omgvision.errors import UserError
@@ -236,14 +236,6 @@ class Photographs:
             captions,
             Subset(instances, captioned),
         )
-
-
-def read_captions(path: Path) -> dict[str, list[str]]:
-    """A COCO captions json: sample id → sentences."""
-    captions: dict[str, list[str]] = {}
-    for entry in read_annotations(path, keys={"annotations": ("image_id", "caption")})["annotations"]:
-        captions.setdefault(str(entry["image_id"]), []).append(entry["caption"].strip())
-    return captions
 
 
 def rendered(recipe: NanoLlavaRecipe) -> SyntheticScenes:
