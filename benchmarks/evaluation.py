@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from omgvision.evaluation.runner.files import write_json
+
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN: dict[str, tuple[str, ...]] = {
     "coco-mini-panoptic": ("PQ", "SQ", "RQ"),
@@ -84,10 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Unusable as error:
         print(error, file=sys.stderr)
         return 2
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = options.out.with_name(f".{options.out.name}.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(options.out)
+    write_json(options.out, content)
     print(f"written: {options.out}")
     return 0
 

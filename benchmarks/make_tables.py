@@ -62,6 +62,28 @@ def segment(report: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def segment_summary(report: dict[str, Any]) -> str:
+    """The whole and the part behind the backbone of benchmarks/segment.py, one row a size and number of segments."""
+    paths = ("omgvision", "shortcuts off", "Mask2Former head")
+    header = ["", *paths, "decoder + post-processing faster", "peak memory smaller"]
+    rows = []
+    for size, by_survivors in report["seconds"].items():
+        for survivors, by_path in by_survivors.items():
+            ratio = report["ratios"][size][survivors]
+            others = ("plain", "mask2former")
+            late = [f"{ratio[f'decoder and post-processing: {other} over ours']:.1f}×" for other in others]
+            memory = [f"{1 / ratio[f'memory: ours over {other}']:.1f}×" for other in others]
+            seconds = [f"{by_path[path]['median']['whole']:.2f} s" for path in ("ours", *others)]
+            title = f"{size.replace('x', '×')}, {survivors} queries hold a segment"
+            rows.append([title, *seconds, ", ".join(late), ", ".join(memory)])
+    machine = report["machine"]
+    return (
+        f"{_table(header, rows)}\n\n{machine['cpu']}, {machine['threads']} threads, float32, torch {machine['torch']}, "
+        f"transformers {machine['transformers']}; medians of {report['repeats']} alternating runs by "
+        f"`{report['command']}`. Faster and smaller than the two others, in their order."
+    )
+
+
 def training(report: dict[str, Any]) -> str:
     """Times and memory of benchmarks/training.py, stage by stage."""
     losses, peaks, waiting = report["losses"], report["peak_bytes"], report["waiting"]
@@ -201,6 +223,24 @@ def video_quality(report: dict[str, Any]) -> str:
     return f"{table}\n\n{report['note']}"
 
 
+def video_objects(report: dict[str, Any]) -> str:
+    """J&F of ways to follow an object of the first frame, and what each costs, of benchmarks/video_objects.py."""
+    rows = [
+        [
+            name,
+            *[f"{100 * numbers[metric]:.1f}" for metric in ("J&F", "J", "F", "J-Recall", "J-Decay")],
+            f"{report['milliseconds a frame'][name]:.0f}",
+        ]
+        for name, numbers in report["numbers"].items()
+    ]
+    table = _table(["", "J&F", "J", "F", "J recall", "J decay", "milliseconds a frame"], rows)
+    encoder, machine = report["milliseconds a frame"]["encoder"], report["machine"]
+    return (
+        f"{table}\n\n{report['data']}. Encoding a frame takes {encoder:.0f} ms more, once for all of them. Bundled "
+        f"weights, {machine['cpu']}, one thread, torch {machine['torch']}; by `{report['command']}`."
+    )
+
+
 def chat(report: dict[str, Any]) -> str:
     """What the first word, the first mask, a token and a follow-up cost, of benchmarks/chat.py."""
     alone, ours = report["decoding"]["alone"], report["decoding"]["chat"]
@@ -246,9 +286,11 @@ def evaluation(report: dict[str, Any]) -> str:
 
 SOURCES: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
     "segment": (ROOT / "benchmarks" / "results" / "segment.json", segment),
+    "segment-summary": (ROOT / "benchmarks" / "results" / "segment.json", segment_summary),
     "training": (ROOT / "benchmarks" / "results" / "training.json", training),
     "video": (ROOT / "benchmarks" / "results" / "video.json", video),
     "video-quality": (ROOT / "docs" / "results" / "video.json", video_quality),
+    "video-objects": (ROOT / "benchmarks" / "results" / "video_objects.json", video_objects),
     "chat": (ROOT / "benchmarks" / "results" / "chat.json", chat),
     "nano": (ROOT / "docs" / "results" / "nano.json", nano),
     "evaluation": (ROOT / "docs" / "results" / "evaluation.json", evaluation),

@@ -1,41 +1,91 @@
-"""Makes docs/pictures: for each task, one sheet of the demo's photographs with what the bundled weights find in them.
+"""Makes docs/pictures: what the bundled weights find in the demo's photographs and in short videos, a sheet a task.
 
 python examples/gallery.py
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from demo import PHOTOGRAPHS, TASKS
+from pan import panned
 from PIL import Image
 
 import omgvision as omg
+from omgvision.data import SyntheticVideo
+from omgvision.evaluation.evaluate import picture
 
 PICTURES = Path(__file__).resolve().parent.parent / "docs" / "pictures"
-COLUMNS, CELL, GAP = 3, (380, 300), 8
+CELL, GAP, COLUMNS = (380, 300), 8, 3
+FRAMES, SHOWN = 26, 6
+"""Of a video; how many of them a row of its sheet shows, evenly spread."""
+PANNED = ("cat", "coffee", "raccoon", "photographer", "dandelions")
+RENDERED_SEEDS = (1_000_101, 1_000_102, 1_000_103, 1_000_104)
+"""Training renders smaller ones."""
 
 
-def sheet(pictures: Sequence[Image.Image]) -> Image.Image:
+def sheet(pictures: Sequence[Image.Image], *, columns: int, cell: tuple[int, int]) -> Image.Image:
     """The pictures in a grid, each scaled to fit its cell."""
-    rows = -(-len(pictures) // COLUMNS)
-    width, height = CELL
-    page = Image.new("RGB", (COLUMNS * (width + GAP) - GAP, rows * (height + GAP) - GAP), "white")
-    for index, picture in enumerate(pictures):
-        scale = min(width / picture.width, height / picture.height)
-        size = (round(picture.width * scale), round(picture.height * scale))
-        left, top = index % COLUMNS * (width + GAP), index // COLUMNS * (height + GAP)
+    rows = -(-len(pictures) // columns)
+    width, height = cell
+    page = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), "white")
+    for index, image in enumerate(pictures):
+        scale = min(width / image.width, height / image.height)
+        size = (round(image.width * scale), round(image.height * scale))
+        left, top = index % columns * (width + GAP), index // columns * (height + GAP)
         corner = (left + (width - size[0]) // 2, top + (height - size[1]) // 2)
-        page.paste(picture.resize(size, Image.Resampling.LANCZOS), corner)
+        page.paste(image.resize(size, Image.Resampling.LANCZOS), corner)
     return page
+
+
+def photographs(model: omg.Predictor) -> None:
+    for task, run in TASKS.items():
+        shown = [run(model, photo).overlay() for photo in PHOTOGRAPHS]
+        save(sheet(shown, columns=COLUMNS, cell=CELL), PICTURES / f"{task}.jpg")
+
+
+def videos(model: omg.Predictor) -> None:
+    """A camera over photographs, and rendered videos: tracked by themselves, and from a click or masks on frame 0."""
+    tracked, clicked = [], []
+    for photo in (photo for photo in PHOTOGRAPHS if photo.name in PANNED):
+        frames = list(panned(Image.open(photo.path).convert("RGB"), frames=FRAMES, seed=3))
+        tracked += evenly(model.track(frames, task="panoptic", classes=photo.words))
+        middle = (frames[0].width / 2, frames[0].height / 2)
+        clicked += evenly(model.track(frames, points=[middle]))
+    rendered, followed = [], []
+    for seed in RENDERED_SEEDS:
+        video = SyntheticVideo(seed=seed, size=(240, 320))
+        samples = [video.frame(2 * index) for index in range(FRAMES)]
+        frames = [picture(sample) for sample in samples]
+        things = [name for name, thing in zip(video.names, video.things, strict=True) if thing]
+        rendered += evenly(model.track(frames, task="panoptic", classes=video.names, things=things))
+        first = samples[0]
+        masks = [
+            mask.numpy()
+            for mask, label in zip(first.masks, first.labels.tolist(), strict=True)
+            if video.things[label] and mask.any()
+        ]
+        followed += evenly(model.track(frames, masks=masks))
+    pages = {"panned": tracked, "panned_click": clicked, "rendered": rendered, "rendered_masks": followed}
+    for name, shown in pages.items():
+        save(sheet(shown, columns=SHOWN, cell=(300, 225)), PICTURES / "videos" / f"{name}.jpg")
+
+
+def evenly(results: Iterable[omg.Result]) -> list[Image.Image]:
+    """Overlays of `SHOWN` of the results."""
+    chosen = {round(index * (FRAMES - 1) / (SHOWN - 1)) for index in range(SHOWN)}
+    return [result.overlay() for index, result in enumerate(results) if index in chosen]
+
+
+def save(page: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.save(path, quality=85, optimize=True)
+    print(path)
 
 
 def main() -> None:
     model = omg.load()
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    for task, run in TASKS.items():
-        path = PICTURES / f"{task}.jpg"
-        sheet([run(model, photo).overlay() for photo in PHOTOGRAPHS]).save(path, quality=85, optimize=True)
-        print(path)
+    photographs(model)
+    videos(model)
 
 
 if __name__ == "__main__":

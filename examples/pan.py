@@ -4,6 +4,7 @@
 """
 
 import argparse
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,16 @@ from omgvision.data.camera import draw_camera
 from omgvision.video_encoding import Mp4Writer
 
 
+def panned(photograph: Image.Image, *, frames: int, seed: int) -> Iterator[Image.Image]:
+    """What the camera sees, three fifths of the photograph's height and width; `seed` draws its way."""
+    size = (photograph.height * 3 // 5, photograph.width * 3 // 5)
+    generator = np.random.default_rng(seed)
+    camera = draw_camera(
+        size, (photograph.height, photograph.width), generator, pan=0.3, speed=0.03 * min(size), zoom=0.3, roll=0.04
+    )
+    return (Image.fromarray(camera.pixels(photograph, frame)) for frame in range(frames))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photograph", type=Path)
@@ -22,16 +33,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="draws the way of the camera")
     options = parser.parse_args()
     photograph = Image.open(options.photograph).convert("RGB")
-    size = (photograph.height * 3 // 5, photograph.width * 3 // 5)
-    generator = np.random.default_rng(options.seed)
-    camera = draw_camera(
-        size, (photograph.height, photograph.width), generator, pan=0.3, speed=0.03 * min(size), zoom=0.3, roll=0.04
-    )
     options.video.parent.mkdir(parents=True, exist_ok=True)
     rate = Fraction(12)
     writer = Mp4Writer(options.video, rate=rate, sound=None)
-    for frame in range(options.frames):
-        writer.write(Image.fromarray(camera.pixels(photograph, frame)), time=float(frame / rate))
+    for index, frame in enumerate(panned(photograph, frames=options.frames, seed=options.seed)):
+        writer.write(frame, time=float(index / rate))
     writer.close()
 
 

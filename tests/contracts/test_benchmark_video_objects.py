@@ -1,13 +1,14 @@
 """The comparison of ways to follow an object runs, and knows a good one from a bad one."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import video_objects
+from benchmarks import make_tables, video_objects
 
 
 @pytest.mark.slow
@@ -30,3 +31,4 @@ def test_every_method_is_measured(tmp_path: Path) -> None:
     assert set(report["milliseconds a frame"]) == {*numbers, "encoder"}
     assert numbers["tracker"] > 0.8 > numbers["static copy"]
     assert Image.open(sheets / "disk.png").size == (5 * 128 // 2, (1 + len(numbers)) * 96 // 2)
+    assert re.search(r"^\| tracker \| \d+\.\d \|", make_tables.video_objects(report), re.MULTILINE)

@@ -43,7 +43,9 @@ def test_the_benchmark_runs_and_its_table_is_made(tmp_path: Path) -> None:
     output = tmp_path / "segment.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "segment.py"), "--quick", "--output", str(output)]
     subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL)
-    table = make_tables.segment(json.loads(output.read_text(encoding="utf-8")))
+    report = json.loads(output.read_text(encoding="utf-8"))
+    assert "| 128×96, 4 queries hold a segment |" in make_tables.segment_summary(report)
+    table = make_tables.segment(report)
     assert "128×96, 4 queries hold a segment" in table
     assert "transformers' Mask2Former head, over omgvision" in table
 

@@ -30,6 +30,7 @@ from omgvision.evaluation.evaluate import (
     mean_iou,
     panoptic_quality,
 )
+from omgvision.evaluation.runner.files import write_json
 from omgvision.evaluation.trivial import (
     BoxPrior,
     Disks,
@@ -245,7 +246,7 @@ def report(
         "numbers": {who: {key: _number(value) for key, value in found.items()} for who, found in numbers.items()},
         "training": training_of(run) if run else None,
         "started_from": None if earlier is None else earlier["training"],
-        "machine": {"cpu": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__},
+        "machine": machine(),
         "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
     }
 
@@ -266,8 +267,13 @@ def training_of(run: Path) -> dict[str, Any]:
     return {"steps": entries[-1]["step"], "minutes": round(entries[-1]["elapsed"] / 60, 1), "loss": entries[-1]["loss"]}
 
 
-def processor() -> str:
-    """Name of this machine's CPU and its cores."""
+def machine() -> dict[str, Any]:
+    """What a result was measured on, as result files name it."""
+    return {"cpu": _processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def _processor() -> str:
+    """Name of the CPU and its cores."""
     source = Path("/proc/cpuinfo")
     if source.exists():
         for line in source.read_text(encoding="utf-8").splitlines():
@@ -288,10 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     earlier = None if options.earlier is None else json.loads(options.earlier.read_text(encoding="utf-8"))
     made = report(options.weights, options.data, run=options.run, earlier=earlier, limit=options.limit)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = options.out.with_suffix(".partial")
-    partial.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-    partial.replace(options.out)
+    write_json(options.out, made)
 
 
 if __name__ == "__main__":

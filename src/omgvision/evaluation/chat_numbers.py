@@ -8,11 +8,8 @@ often on these very questions, so that no constant answer could do better.
 """
 
 import argparse
-import json
 import logging
 import math
-import os
-import platform
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -32,11 +29,12 @@ from omgvision.data.datasets.captions import read_captions
 from omgvision.data.mixture import SampleDataset
 from omgvision.data.sample import Sample
 from omgvision.evaluation.captions import Captions
-from omgvision.evaluation.card_numbers import training_of
+from omgvision.evaluation.card_numbers import machine, training_of
 from omgvision.evaluation.click_iou import mask_iou
 from omgvision.evaluation.evaluate import picture
 from omgvision.evaluation.pope import ObjectProbing
 from omgvision.evaluation.referring import ReferringIoU
+from omgvision.evaluation.runner.files import write_json
 from omgvision.llava import load_llava
 from omgvision.models.omg_llava.answers_omg_llava import parse_answer
 
@@ -309,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "parameters": sum(parameter.numel() for parameter in answerer.model.parameters()),
         "megabytes": round(sum(files.values()) / 1e6, 1),
         "training": None if options.run is None else training_of(options.run),
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "machine": machine(),
         "examples": [
             {
                 "picture": question.sample.sample_id,
@@ -320,8 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for question, answer in list(zip(asked, answers, strict=True))[:: max(1, len(asked) // 24)]
         ],
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(options.out, result)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,12 @@ from PIL import Image
 from omgvision.data import CocoPanoptic, FrameSampling, MaskFolder, PannedVideos, SyntheticVideo, YouTubeVis
 from omgvision.data.sample import Sample
 from omgvision.data.synthetic import NAMES, THINGS
-from omgvision.evaluation.card_numbers import evenly, processor
+from omgvision.evaluation.card_numbers import evenly, machine
 from omgvision.evaluation.davis import ObjectQuality
 from omgvision.evaluation.evaluate import picture
 from omgvision.evaluation.identity_switches import IdentitySwitches
 from omgvision.evaluation.panoptic_quality import SegmentLabel
+from omgvision.evaluation.runner.files import write_json
 from omgvision.evaluation.segmentation_tracking_quality import SegmentationTrackingQuality
 from omgvision.evaluation.video_average_precision import Track, VideoAveragePrecision
 from omgvision.evaluation.video_consistency import VideoConsistency
@@ -350,7 +351,7 @@ def report(numbers: Mapping[str, Mapping[str, Mapping[str, float]]], every: Mapp
             "the first frame are given for J&F."
         ),
         "numbers": numbers,
-        "machine": {"cpu": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__},
+        "machine": machine(),
     }
 
 
@@ -376,12 +377,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.only and options.out.exists():
         numbers = json.loads(options.out.read_text(encoding="utf-8"))["numbers"]
     chosen = {name: step for name, step in every.items() if name in (options.only or every)}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = options.out.with_suffix(".partial")
     for name, found in measure(options.weights, chosen, limit=options.limit):
         numbers[name] = found
-        partial_file.write_text(json.dumps(report(numbers, every), indent=2) + "\n", encoding="utf-8")
-        partial_file.replace(options.out)
+        write_json(options.out, report(numbers, every))
 
 
 if __name__ == "__main__":

@@ -163,18 +163,18 @@ def joint_source(recipe: NanoRecipe) -> Mixture:
     panned = replace(PLAIN, crops="moving")
     rendered = SyntheticClips(seed=recipe.seed, size=(240, 320), length=10**6)
     parts: list[Source | ClipSource] = [
-        Source(photographs.instances, weight=0.19, augmentation=photographs.pasted),
-        Source(photographs.panoptic, weight=0.20, augmentation=PLAIN),
+        Source(photographs.instances, weight=0.18, augmentation=photographs.pasted),
+        Source(photographs.panoptic, weight=0.18, augmentation=PLAIN),
         Source(SyntheticScenes(seed=recipe.seed, size=(240, 320), length=10**6), weight=0.05),
-        ClipSource(PseudoClips(photographs.instances), weight=0.06, augmentation=panned),
-        ClipSource(PseudoClips(photographs.panoptic), weight=0.06, augmentation=panned),
+        ClipSource(PseudoClips(photographs.instances), weight=0.05, augmentation=panned),
+        ClipSource(PseudoClips(photographs.panoptic), weight=0.05, augmentation=panned),
         ClipSource(rendered, weight=0.07),
     ]
     if not recipe.commercial_only:
         streets = InMemory(camvid_part(recipe, "train", split_things=True))
         parts += [
             Source(streets, weight=0.16, augmentation=PLAIN),
-            Source(InMemory(VideoFrames(davis(recipe), every=2)), weight=0.10, augmentation=PLAIN),
+            Source(InMemory(VideoFrames(davis(recipe), every=2)), weight=0.15, augmentation=PLAIN),
             ClipSource(PseudoClips(streets), weight=0.03, augmentation=panned),
             ClipSource(davis(recipe, interval=2), weight=0.04, augmentation=PLAIN),
             ClipSource(davis(recipe, interval=10), weight=0.04, augmentation=PLAIN),
