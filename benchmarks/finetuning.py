@@ -18,7 +18,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,16 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
+from torch.nn import functional
 
 import omgvision as omg
 from benchmarks import make_tables
 from benchmarks.segment import machine
 from omgvision.data.datasets.mask_folder import MaskFolder
 from omgvision.data.sample import Sample
+from omgvision.evaluation.average_precision import AveragePrecision
 from omgvision.evaluation.evaluate import picture
+from omgvision.evaluation.runner.files import write_json
 from omgvision.training.recipes.finetune import split
 from omgvision.training.run import build
 from omgvision.training.validation import Validation
@@ -48,6 +51,7 @@ TITLES = {"masks": "folder of masks", "coco": "COCO json", "lora": "adapters (lo
 GRID = {"query_stride": "24"}
 """Nuclei are many and small."""
 METRICS = ("AP", "AP50", "PQ")
+IMAGE_SIZES, MASK_STRIDE = (256, 384, 512), 4
 SHOWN = (26, 112, 122, 106, 72)
 """Held-out pictures on the page: fluorescence sparse and dense, two stains, and grey cells whose nuclei are small."""
 
@@ -107,16 +111,20 @@ def nuclei(folder: Path) -> MaskFolder:
 def coco_json(folder: Path) -> dict[str, Any]:
     """The content of a COCO instances json with the objects of a folder of instance masks, in the same order."""
     dataset = nuclei(folder)
-    images, annotations = [], []
     files = {path.stem: path.name for path in sorted((folder / "images").iterdir())}
-    for number in range(len(dataset)):
-        sample = dataset[number]
+    return annotated((dataset[index] for index in range(len(dataset))), files=files)
+
+
+def annotated(samples: Iterable[Sample], *, files: Mapping[str, str]) -> dict[str, Any]:
+    """The content of a COCO instances json; `files` has the file of each sample's id."""
+    images, annotations = [], []
+    for number, sample in enumerate(samples):
         # The reader of COCO leaves out pictures without objects; the held-out ones would be others then.
         assert len(sample.labels), sample.sample_id
         height, width = sample.size
         images.append({"id": number + 1, "file_name": files[sample.sample_id], "height": height, "width": width})
         for mask in sample.masks.numpy():
-            runs: Any = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+            runs = run_lengths(mask)
             annotations.append(
                 {
                     "id": len(annotations) + 1,
@@ -129,6 +137,10 @@ def coco_json(folder: Path) -> dict[str, Any]:
                 }
             )
     return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": CLASS}]}
+
+
+def run_lengths(mask: np.ndarray) -> Any:
+    return coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
 
 
 def held_out(folder: Path) -> list[Sample]:
@@ -220,6 +232,19 @@ def megabytes(path: Path) -> float:
     return round(path.stat().st_size / 1e6, 2)
 
 
+def best_possible(samples: Sequence[Sample], *, image_size: int) -> float:
+    """AP of the annotated masks themselves at the resolution at which masks are predicted, every fourth pixel."""
+    precision = AveragePrecision(annotated(samples, files={sample.sample_id: "" for sample in samples}))
+    for number, sample in enumerate(samples, start=1):
+        scale = image_size / max(sample.size) / MASK_STRIDE
+        grid = tuple(max(1, round(side * scale)) for side in sample.size)
+        coarse = functional.interpolate(sample.masks[None].float(), size=grid, mode="area")
+        fine = functional.interpolate(coarse, size=sample.size, mode="bilinear", align_corners=False)[0] > 0.5
+        found = [{"category_id": 1, "score": 1.0, "segmentation": run_lengths(mask)} for mask in fine.numpy()]
+        precision.update(str(number), found)
+    return round(precision.compute()["AP"], 6)
+
+
 # --- pictures ---
 
 
@@ -293,11 +318,6 @@ def draw_pictures(plan: Plan, samples: Sequence[Sample], path: Path) -> None:
 # --- all of it ---
 
 
-def write(report: Mapping[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-
 def benchmark(plan: Plan, parts: Sequence[str]) -> dict[str, Any]:
     """Trains and measures `parts`, and draws what there is of all."""
     plan.work.mkdir(parents=True, exist_ok=True)
@@ -309,13 +329,14 @@ def benchmark(plan: Plan, parts: Sequence[str]) -> dict[str, Any]:
     report["command"] = "python -m benchmarks.finetuning"
     report["machine"] = machine()
     report["held_out"] = {"pictures": len(samples), "objects": sum(len(sample.labels) for sample in samples)}
+    report["best_possible"] = {str(size): best_possible(samples, image_size=size) for size in IMAGE_SIZES}
     report.setdefault("parts", {})
     say(f"measuring the weights as they are on {len(samples)} held-out pictures")
     report["before"] = measure(plan.start, samples)
     for part in parts:
         train(plan, part)
         report["parts"][part] = report_of(plan, part, samples)
-        write(report, plan.results)
+        write_json(plan.results, report)
     draw_curves(report, plan.pictures / "curves.png")
     draw_pictures(plan, samples, plan.pictures / "before_after.jpg")
     return report
