@@ -43,15 +43,10 @@ from omgvision.data.collate import collate
 from omgvision.data.sample import Batch
 from omgvision.models.omg_seg import modeling_omg_seg
 from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
-from omgvision.models.omg_seg.loss_omg_seg import (
-    LossWeights,
-    Predictions,
-    RandomPoints,
-    match,
-    object_losses,
-    prompt_losses,
-)
+from omgvision.models.omg_seg.loss_omg_seg import object_losses, prompt_losses
+from omgvision.models.omg_seg.matcher_omg_seg import LossWeights, Predictions, match
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
+from omgvision.models.omg_seg.points_omg_seg import RandomPoints
 from omgvision.models.omg_seg.vocabulary_omg_seg import TEMPLATES, build_clip_tokenizer
 from omgvision.training import trainer
 from omgvision.training.objective import SegmentationObjective

@@ -38,7 +38,8 @@ import omgvision as omg
 from benchmarks.segment import machine
 from omgvision.evaluation.click_iou import next_click
 from omgvision.evaluation.davis import ObjectQuality
-from omgvision.models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
+from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
+from omgvision.models.omg_seg.outputs_omg_seg import OmgSegEncoderOutput
 from omgvision.models.omg_seg.postprocessing_omg_seg import prompt_masks
 from omgvision.models.omg_seg.prompt_encoder_omg_seg import region_centers
 from omgvision.object_tracking import ObjectTracker

@@ -107,7 +107,7 @@ def chat(
     from omgvision import load
     from omgvision.hub import BUNDLED_CHAT
     from omgvision.inputs import load_image
-    from omgvision.results import ensure_writable
+    from omgvision.output_files import ensure_writable
 
     from .chat_terminal import ChatTerminal, Settings
 

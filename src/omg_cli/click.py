@@ -47,8 +47,8 @@ def click(
 
     from omgvision import load
     from omgvision.inputs import load_image
+    from omgvision.output_files import ensure_writable
     from omgvision.prompts import checked_prompts
-    from omgvision.results import ensure_writable
 
     options.quiet_libraries()
     ensure_writable(out)

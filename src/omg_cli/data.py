@@ -210,7 +210,7 @@ def preview(
 
     from omgvision.data.datasets.video import VideoReader
     from omgvision.errors import UserError
-    from omgvision.results import ensure_writable, write_image
+    from omgvision.output_files import ensure_writable, write_image
     from omgvision.visualization import grid
 
     ensure_writable(target.parent)

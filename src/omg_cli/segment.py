@@ -62,7 +62,8 @@ def segment(
     from omgvision import load
     from omgvision.errors import UserError
     from omgvision.inputs import load_images
-    from omgvision.results import Result, ensure_writable
+    from omgvision.output_files import ensure_writable
+    from omgvision.results import Result
 
     options.quiet_libraries()
     ensure_writable(out)

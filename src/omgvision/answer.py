@@ -14,7 +14,8 @@ from PIL import Image
 
 from . import visualization
 from .errors import UserError
-from .results import RunLengthMask, png_bytes, write_files
+from .output_files import png_bytes, write_files
+from .run_lengths import RunLengthMask
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from .models.omg_llava.modeling_omg_llava import OmgLlavaForConditionalGeneratio
 from .models.omg_llava.outputs_omg_llava import OmgLlavaImages
 from .models.omg_llava.processing_omg_llava import OmgLlavaProcessor
 from .models.omg_llava.prompts_omg_llava import Prompt
-from .results import write_files
+from .output_files import write_files
 
 MAX_NEW_TOKENS, ENOUGH_TOKENS = 512, 64
 """Longest answer where nothing is said, and how short it may become where the model can read no more."""

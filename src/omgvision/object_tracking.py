@@ -21,7 +21,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from .models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
+from .models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
+from .models.omg_seg.outputs_omg_seg import OmgSegEncoderOutput
 from .models.omg_seg.postprocessing_omg_seg import MaskSizes
 from .models.omg_seg.prompt_encoder_omg_seg import region_centers
 from .prompts import ObjectPrompt

@@ -16,7 +16,8 @@ from .chat_tasks import ChatTask
 from .errors import UserError
 from .inputs import ImageList, ImageSource, NamedImage, load_images
 from .llava import ChatModel
-from .models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
+from .models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
+from .models.omg_seg.outputs_omg_seg import OmgSegEncoderOutput
 from .models.omg_seg.processing_omg_seg import OmgSegProcessor
 from .prompts import ObjectPrompt, video_prompts
 from .reading import DEFAULT_THRESHOLDS, MAX_MASKS, TASKS, Reading, SegmentTask

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from .models.omg_seg.clips_omg_seg import QueryPrediction
-from .models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
+from .models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
+from .models.omg_seg.outputs_omg_seg import OmgSegEncoderOutput
 from .models.omg_seg.postprocessing_omg_seg import (
     InstanceMasks,
     MaskSizes,

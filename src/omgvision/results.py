@@ -1,10 +1,7 @@
 """One result type for every task, and the files that it writes."""
 
-import contextlib
-import io
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from . import visualization
 from .errors import UserError
+from .output_files import png_bytes, write_files
+from .run_lengths import RunLengthMask
 
 if TYPE_CHECKING:
     import supervision  # pyright: ignore[reportMissingImports]
@@ -34,42 +32,6 @@ class Category:
 
     name: str
     is_thing: bool
-
-
-@dataclass(frozen=True)
-class RunLengthMask:
-    """A mask [height, width] in COCO's compressed run-length form."""
-
-    height: int
-    width: int
-    counts: bytes
-
-    @classmethod
-    def encode(cls, mask: np.ndarray) -> "RunLengthMask":
-        """Pack a bool mask [H, W]."""
-        counts = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
-        return cls(mask.shape[0], mask.shape[1], counts if isinstance(counts, bytes) else counts.encode("ascii"))
-
-    def decode(self) -> np.ndarray:
-        """The bool mask [H, W]."""
-        return coco_mask.decode(self._coco()).astype(bool)
-
-    @property
-    def area(self) -> int:
-        return int(coco_mask.area(self._coco()))
-
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """x, y, width, height in pixels."""
-        x, y, width, height = (int(value) for value in coco_mask.toBbox(self._coco()))
-        return x, y, width, height
-
-    def to_coco(self) -> dict[str, Any]:
-        """{"size": [H, W], "counts": text}, as COCO writes it to JSON."""
-        return {"size": [self.height, self.width], "counts": self.counts.decode("ascii")}
-
-    def _coco(self) -> Any:
-        return {"size": [self.height, self.width], "counts": self.counts}
 
 
 @dataclass(frozen=True)
@@ -513,72 +475,6 @@ class Result:
         if "json" in artifacts:
             contents.append(("result.json", lambda: json.dumps(self.to_dict(), ensure_ascii=False).encode()))
         return contents
-
-
-def ensure_writable(folder: str | os.PathLike[str]) -> None:
-    """Raise a `UserError` unless results can be written into `folder`, existing or yet to be made. Changes nothing."""
-    path = Path(folder)
-    existing = path
-    while not _exists(existing) and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise UserError(f"cannot write to {path}: {existing} is not a folder")
-    # Root may write anywhere; a folder without any write permission is meant to stay as it is all the same.
-    if not existing.stat().st_mode & 0o222 or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write to {path}: {existing} is read-only, choose another output folder")
-
-
-def write_image(image: Image.Image, path: Path) -> Path:
-    """Write one picture as PNG, whole or not at all; its folder is made if need be."""
-    return write_files(path.parent, {path.name: lambda: png_bytes(image)})[0]
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError as error:
-        raise UserError(f"cannot write to {path}: {error.strerror}") from None
-
-
-def write_files(folder: Path, contents: dict[str, Callable[[], bytes]]) -> list[Path]:
-    """Write {file name: what makes its content} into a folder, which is made if need be: all of them or none.
-
-    Raises:
-        UserError: the folder cannot be made or written to.
-    """
-    ensure_writable(folder)
-    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    temporary: dict[Path, Path] = {}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, make in contents.items():
-            handle, partial = tempfile.mkstemp(prefix=f".{name}.", suffix=".partial", dir=folder)
-            temporary[folder / name] = Path(partial)
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(make())
-        umask = os.umask(0)
-        os.umask(umask)
-        for final, partial in temporary.items():
-            partial.chmod(0o666 & ~umask)  # mkstemp's files are private
-            os.replace(partial, final)
-    except BaseException as error:
-        for partial in temporary.values():
-            partial.unlink(missing_ok=True)
-        for parent in made:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
-        if isinstance(error, OSError):
-            raise UserError(f"cannot write to {folder}: {error.strerror or error}") from None
-        raise
-    return list(temporary)
-
-
-def png_bytes(image: Image.Image) -> bytes:
-    """A picture as the content of a PNG file."""
-    stream = io.BytesIO()
-    # Photographs hardly compress: five times the time of level 1 saves a sixth of the size.
-    image.save(stream, format="PNG", compress_level=1)
-    return stream.getvalue()
 
 
 def _mask_writer(segment: Segment) -> Callable[[], bytes]:

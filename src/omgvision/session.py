@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from .errors import UserError
 from .inputs import NamedImage
-from .models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
+from .models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
+from .models.omg_seg.outputs_omg_seg import OmgSegEncoderOutput
 from .models.omg_seg.postprocessing_omg_seg import MaskSizes, prompt_masks
 from .models.omg_seg.prompt_encoder_omg_seg import PADDING_LABEL
 from .prompts import ObjectPrompt, checked_points, checked_prompts

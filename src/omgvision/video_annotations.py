@@ -10,16 +10,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from .errors import UserError
-from .results import (
-    CLASS_AGNOSTIC_LABEL,
-    Category,
-    FrameStamp,
-    Result,
-    RunLengthMask,
-    Segment,
-    ensure_writable,
-    write_image,
-)
+from .output_files import ensure_writable, write_image
+from .results import CLASS_AGNOSTIC_LABEL, Category, FrameStamp, Result, Segment
+from .run_lengths import RunLengthMask
 
 VIDEO_ID = 1
 """Of the only video of a YouTube-VIS file."""

@@ -22,7 +22,7 @@ from PIL import Image
 
 from .errors import UserError
 from .inputs import URL_TIMEOUT_SECONDS
-from .results import ensure_writable
+from .output_files import ensure_writable
 from .video_decoding import UNKNOWN_RATE, Sound
 
 logger = logging.getLogger(__name__)

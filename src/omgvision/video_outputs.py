@@ -14,7 +14,8 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from PIL import Image
 
-from .results import Result, ensure_writable, write_image
+from .output_files import ensure_writable, write_image
+from .results import Result
 from .video_annotations import MotsWriter, VipSegWriter, YouTubeVisWriter, stamp_of
 from .video_decoding import Sound
 from .video_encoding import Mp4Writer

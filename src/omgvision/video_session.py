@@ -13,7 +13,8 @@ from torch import Tensor
 from .errors import UserError
 from .inputs import ImageSource, load_image
 from .models.omg_seg.clips_omg_seg import QueryPrediction, renumber
-from .models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
+from .models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
+from .models.omg_seg.outputs_omg_seg import OmgSegEncoderOutput
 from .models.omg_seg.postprocessing_omg_seg import MaskSizes, exclusive_map, panoptic, semantic
 from .models.omg_seg.tracking_omg_seg import TrackMemory
 from .object_tracking import ObjectTracker

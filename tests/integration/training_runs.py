@@ -19,8 +19,8 @@ from transformers import CLIPTextConfig
 import omgvision  # noqa: F401  (registers the backbone)
 from omgvision.data import Augmentation, Mixture, Source, SyntheticScenes
 from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
-from omgvision.models.omg_seg.loss_omg_seg import PointSource
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
+from omgvision.models.omg_seg.points_omg_seg import PointSource
 from omgvision.models.omg_seg.vocabulary_omg_seg import TEMPLATES, build_clip_tokenizer
 from omgvision.training.guidance import WordGuidance
 from omgvision.training.objective import SegmentationObjective

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omgvision.conversion import convert_omg_seg
-from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation, OmgSegOutput
+from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
+from omgvision.models.omg_seg.outputs_omg_seg import OmgSegOutput
 from tests.golden import load, read_json
 
 pytestmark = pytest.mark.slow

@@ -18,7 +18,7 @@ from omgvision.evaluation.caption_tools import tokenise_without_java
 from omgvision.evaluation.grounded_captions import GroundedCaptions
 from omgvision.evaluation.referring import ReferringIoU
 from omgvision.models.omg_llava.square_omg_llava import Square
-from omgvision.results import RunLengthMask
+from omgvision.run_lengths import RunLengthMask
 from tests.golden_llava import load, read_json
 
 TOOLS: dict[str, Any] = read_json("data_and_tools")

@@ -27,20 +27,11 @@ import torch
 from torch import Tensor
 
 from omgvision.conversion import to_original_omg_seg
-from omgvision.models.omg_seg.loss_omg_seg import (
-    Assignment,
-    LossWeights,
-    PointSource,
-    Predictions,
-    RandomPoints,
-    assign,
-    match,
-    object_losses,
-    pairwise_costs,
-    sample_points,
-    sample_shared_points,
-)
-from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation, OmgSegOutput
+from omgvision.models.omg_seg.loss_omg_seg import object_losses
+from omgvision.models.omg_seg.matcher_omg_seg import Assignment, LossWeights, Predictions, assign, match, pairwise_costs
+from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
+from omgvision.models.omg_seg.outputs_omg_seg import OmgSegOutput
+from omgvision.models.omg_seg.points_omg_seg import PointSource, RandomPoints, sample_points, sample_shared_points
 from tests.closeness import assert_close
 from tests.golden import load, read_json
 from tests.models import golden_model

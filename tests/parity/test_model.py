@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from omgvision.models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegOutput
+from omgvision.models.omg_seg.outputs_omg_seg import OmgSegEncoderOutput, OmgSegOutput
 from tests.closeness import assert_features, assert_logits
 from tests.golden import load
 from tests.models import attention_masks, golden_model

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from omgvision.models.omg_seg.classifier_omg_seg import class_logits, mask_pool, resize_through_canvas
-from omgvision.models.omg_seg.modeling_omg_seg import OmgSegOutput
+from omgvision.models.omg_seg.outputs_omg_seg import OmgSegOutput
 from tests.closeness import assert_close, assert_features, assert_logits
 from tests.golden import load
 from tests.models import golden_model

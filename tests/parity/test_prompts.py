@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from omgvision.models.omg_seg.modeling_omg_seg import OmgSegOutput
+from omgvision.models.omg_seg.outputs_omg_seg import OmgSegOutput
 from omgvision.models.omg_seg.position_omg_seg import box_position
 from omgvision.models.omg_seg.prompt_encoder_omg_seg import PromptQueries, _distance_to_background, region_centers
 from tests.closeness import assert_features, assert_logits

@@ -7,21 +7,14 @@ import torch
 from torch import Tensor
 
 from omgvision.models.omg_seg.classifier_omg_seg import class_logits
-from omgvision.models.omg_seg.loss_omg_seg import (
-    LossWeights,
-    Predictions,
-    focal_loss,
-    mask_losses,
-    object_losses,
-    pairwise_costs,
-    sample_points,
-    sample_shared_points,
-)
+from omgvision.models.omg_seg.loss_omg_seg import focal_loss, mask_losses, object_losses
+from omgvision.models.omg_seg.matcher_omg_seg import LossWeights, Predictions, pairwise_costs
 from omgvision.models.omg_seg.pixel_decoder_omg_seg import (
     deformable_attention_embedding_bag,
     deformable_attention_sampling,
     reference_points,
 )
+from omgvision.models.omg_seg.points_omg_seg import sample_points, sample_shared_points
 from omgvision.models.omg_seg.position_omg_seg import _encode, box_position, sine_position_2d, sine_position_3d
 from tests.closeness import assert_close
 from tests.golden import load

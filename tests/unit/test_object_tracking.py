@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from omgvision import object_tracking
-from omgvision.models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation, OmgSegOutput
+from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
+from omgvision.models.omg_seg.outputs_omg_seg import OmgSegEncoderOutput, OmgSegOutput
 from omgvision.object_tracking import GONE, REFERENCES, ObjectTracker
 from omgvision.prompts import ObjectPrompt
 from tests.models import random_model, random_pixels

@@ -14,7 +14,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from omgvision.errors import UserError
-from omgvision.results import Category, FrameStamp, Result, RunLengthMask, SegmentLabel, ensure_writable
+from omgvision.output_files import ensure_writable
+from omgvision.results import Category, FrameStamp, Result, SegmentLabel
+from omgvision.run_lengths import RunLengthMask
 
 HEIGHT, WIDTH = 30, 40
 CATEGORIES = (Category("person, child", True), Category("sky", False), Category("car", True))

@@ -36,7 +36,8 @@ from omgvision.evaluation.video_consistency import VideoConsistency
 from omgvision.evaluation.video_panoptic_quality import PanopticFrame, VideoPanopticQuality
 from omgvision.evaluation.video_segmenters import PerFrameSegmenter, TrackingSegmenter, VideoSegmenter, Words
 from omgvision.hub import load
-from omgvision.results import Result, RunLengthMask
+from omgvision.results import Result
+from omgvision.run_lengths import RunLengthMask
 
 logger = logging.getLogger(__name__)
 

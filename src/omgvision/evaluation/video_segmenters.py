@@ -10,7 +10,8 @@ from pycocotools import mask as coco_mask
 from scipy.optimize import linear_sum_assignment
 
 from omgvision.predictor import Predictor
-from omgvision.results import FrameStamp, Result, RunLengthMask, SegmentLabel
+from omgvision.results import FrameStamp, Result, SegmentLabel
+from omgvision.run_lengths import RunLengthMask
 
 VideoTask = Literal["panoptic", "instance", "semantic"]
 

@@ -18,7 +18,7 @@ from PIL import Image
 from ..chat import Answer
 from ..errors import UserError
 from ..models.omg_llava.prompts_omg_llava import Prompt
-from ..results import RunLengthMask
+from ..run_lengths import RunLengthMask
 from .chatter import MISSING, Chatter, Turn
 from .pictures import Limits, read_data_url
 from .schemas import AnswerMessage, ChatRequest, ChatResponse, Choice, GroundedWords, ImagePart, Message, PointedAt

@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import UserError
 from ..reading import SegmentTask
-from ..results import Result, RunLengthMask
+from ..results import Result
+from ..run_lengths import RunLengthMask
 from ..vocabulary import CLASS_LISTS
 from .chatter import Chatter
 from .completions import add_chat

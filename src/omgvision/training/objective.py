@@ -19,14 +19,14 @@ from torch.nn import functional as F
 
 from omgvision.data.prompts import first_frames, random_points, sample_box_prompts, sample_prompts
 from omgvision.data.sample import NO_POINT, Batch, Prompts
-from omgvision.models.omg_seg.loss_omg_seg import PointSource
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
+from omgvision.models.omg_seg.points_omg_seg import PointSource
 from omgvision.training.guidance import WordGuidance
 from omgvision.training.recipe import ObjectiveSettings
 from omgvision.training.words import Embed
 
 if TYPE_CHECKING:
-    from omgvision.models.omg_seg.modeling_omg_seg import OmgSegEncoderOutput
+    from omgvision.models.omg_seg.outputs_omg_seg import OmgSegEncoderOutput
 
 
 POINTS_OF_MASK = 6

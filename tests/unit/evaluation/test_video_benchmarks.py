@@ -27,7 +27,8 @@ from omgvision.evaluation.video_benchmarks import (
     true_classes,
 )
 from omgvision.evaluation.video_segmenters import VideoTask, Words
-from omgvision.results import Category, FrameStamp, Result, RunLengthMask, SegmentLabel
+from omgvision.results import Category, FrameStamp, Result, SegmentLabel
+from omgvision.run_lengths import RunLengthMask
 
 LENGTH = 9
 VIDEO = SyntheticVideo(seed=2, size=(60, 80), objects=4, staying=2)

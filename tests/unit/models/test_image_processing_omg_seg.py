@@ -12,7 +12,7 @@ from PIL import Image
 from transformers.image_utils import SizeDict
 
 from omgvision.models.omg_seg.image_processing_omg_seg import OmgSegImageProcessor, resized_size
-from omgvision.models.omg_seg.modeling_omg_seg import OmgSegOutput
+from omgvision.models.omg_seg.outputs_omg_seg import OmgSegOutput
 from omgvision.models.omg_seg.postprocessing_omg_seg import MaskSizes, panoptic, semantic
 
 SMALL = {"longest_edge": 128, "shortest_edge": 64}

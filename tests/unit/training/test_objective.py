@@ -12,7 +12,7 @@ import omgvision  # noqa: F401  (registers the backbone)
 from omgvision.data import SyntheticScenes
 from omgvision.data.collate import collate
 from omgvision.data.sample import Batch
-from omgvision.models.omg_seg.loss_omg_seg import PointSource
+from omgvision.models.omg_seg.points_omg_seg import PointSource
 from omgvision.training.card import card
 from omgvision.training.guidance import WordGuidance
 from omgvision.training.objective import SegmentationObjective, next_clicks, with_small_masks

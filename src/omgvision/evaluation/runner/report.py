@@ -16,7 +16,7 @@ from omgvision.evaluation.benchmark import Row
 from omgvision.evaluation.runner.files import write_json, write_text
 from omgvision.evaluation.runner.journal import Journal
 from omgvision.evaluation.runner.task import Graded, Measured, Task, defined
-from omgvision.results import write_image
+from omgvision.output_files import write_image
 from omgvision.visualization import grid
 
 WORST = 20

@@ -30,8 +30,8 @@ from omgvision.evaluation.runner.journal import Journal
 from omgvision.evaluation.runner.speaker import Speaker
 from omgvision.evaluation.runner.task import Measured, Settings, Task
 from omgvision.models.omg_seg.processing_omg_seg import OmgSegProcessor
+from omgvision.output_files import ensure_writable
 from omgvision.predictor import Predictor, VideoMode
-from omgvision.results import ensure_writable
 from omgvision.training.processes import Processes
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from .classifier_omg_seg import class_logits as classify
 from .classifier_omg_seg import fuse_with_clip, mask_pool, resize_through_canvas
-from .modeling_omg_seg import OmgSegEncoderOutput, OmgSegForUniversalSegmentation
+from .modeling_omg_seg import OmgSegForUniversalSegmentation
+from .outputs_omg_seg import OmgSegEncoderOutput
 from .postprocessing_omg_seg import InstanceMasks, MaskSizes, SegmentInfo, instances, panoptic, proposals
 
 
