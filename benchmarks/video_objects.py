@@ -9,9 +9,9 @@ Every frame is encoded once, and each method goes on from the same features:
 * ``clip prompts``: the first frame and the current one are a clip of two; points and mask are given on the first.
 * ``prototypes``: mean mask feature of the object and of its surroundings, first frame and running mean; each pixel goes
   to the more alike.
-* ``tracker``: `ObjectTracker`, label propagation, what users get; the same with each mask sharpened by the prompt
-  decoder; from a click or a box on the first frame; and with one correcting click in every tenth frame, in the middle
-  of the largest error.
+* ``tracker``: `ObjectTracker`, what users get; the same without the borders of queries, which is label propagation
+  alone; with each mask sharpened by the prompt decoder instead; from a click or a box on the first frame; and with one
+  correcting click in every tenth frame, in the middle of the largest error.
 
 Numbers are those of `omg score davis`, semi-supervised: the first and the last frame do not count.
 
@@ -78,6 +78,13 @@ class Tracker:
         return self.tracker.propagate(encoded)[0]
 
 
+class LabelPropagation(ObjectTracker):
+    """Without the borders of queries."""
+
+    def _with_borders(self, encoded: OmgSegEncoderOutput, logits: Tensor) -> Tensor:
+        return logits
+
+
 class CorrectedTracker(Tracker):
     """With somebody who looks at it now and then."""
 
@@ -91,7 +98,7 @@ class SharpenedTracker(Tracker):
     """The prompt decoder makes a mask of what was propagated, which goes on as it was."""
 
     def __init__(self, model: OmgSegForUniversalSegmentation) -> None:
-        super().__init__(ObjectTracker(model))
+        super().__init__(LabelPropagation(model))
         self.model = model
 
     def step(self, encoded: OmgSegEncoderOutput) -> Tensor:
@@ -226,8 +233,9 @@ def methods(model: OmgSegForUniversalSegmentation) -> dict[str, tuple[Method, St
         "re-prompting": (RePrompting(model), "mask"),
         "clip prompts": (ClipPrompts(model), "mask"),
         "prototypes": (Prototypes(model), "mask"),
+        "label propagation": (Tracker(LabelPropagation(model)), "mask"),
         "tracker": (Tracker(ObjectTracker(model)), "mask"),
-        "tracker, sharpened": (SharpenedTracker(model), "mask"),
+        "label propagation, sharpened": (SharpenedTracker(model), "mask"),
         "tracker, from a click": (Tracker(ObjectTracker(model)), "click"),
         "tracker, from a box": (Tracker(ObjectTracker(model)), "box"),
         "tracker, corrected": (CorrectedTracker(ObjectTracker(model)), "mask"),

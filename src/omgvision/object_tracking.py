@@ -4,8 +4,10 @@ By label propagation (Jabri et al. 2020, "Space-Time Correspondence as a Contras
 "Emerging Properties in Self-Supervised Vision Transformers"): each cell of a new frame takes the labels of the cells
 that resemble it most, among all cells of the frames on which the user pointed and the nearby cells of the frame before.
 What it costs hardly depends on how many objects there are, and an object that returns is found wherever it resembles
-what the user pointed at. The prompt decoder answers on the frames with prompts alone: of the ways to follow that
-`benchmarks/video_objects.py` compares, none that used it in every frame was better on videos new to the weights.
+what the user pointed at. Its cells are coarse; where an object agrees with one of the masks that the object queries
+find in the frame, that one's borders are seen. The prompt decoder answers on the frames with prompts alone: of the ways
+to follow that `benchmarks/video_objects.py` compares, none that used it in every frame was better on videos new to the
+weights.
 
 Letters: N objects, h×w the stride-4 grid of the network input, G cells of the coarser grid of label propagation, C
 width of the mask features, S frames of memory.
@@ -44,6 +46,8 @@ GONE = -100.0
 """Mask logit everywhere of an object that is not to be seen. Finite, so that resizing leaves it what it is."""
 KNOWN = 8.0
 """Mask logit of pixels inside and, negative, outside of a region that the user gave."""
+AGREEMENT = 0.7
+"""IoU over which an object takes the borders of a query. Over one half, no query agrees with two objects."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +149,8 @@ class ObjectTracker:
             )
         features = self._describe(encoded)
         shares = self._transfer(features)
-        logits = self._show(shares, grid=seen.shape[-2:])
+        # What is remembered stays as it was propagated: borders fed back drift from frame to frame.
+        logits = self._with_borders(encoded, self._show(shares, grid=seen.shape[-2:]))
         self._current = _Current(encoded, logits, _Memory(features, shares.flatten(1).T))
         return logits.clone()
 
@@ -306,3 +311,17 @@ class ObjectTracker:
         logits = share_logits(shares, grid=grid)
         seen = (logits > 0).flatten(1).any(1)
         return torch.where(seen[:, None, None], logits, torch.full_like(logits, GONE))
+
+    def _with_borders(self, encoded: OmgSegEncoderOutput, logits: Tensor) -> Tensor:
+        """Logits [N, h, w]; to those of an object that agrees with a query, that query's are added."""
+        inside = (logits > 0).flatten(1).float()
+        if not inside.any():
+            return logits
+        decoded = self._model.model.decode_objects(encoded)
+        assert decoded.layer_mask_logits is not None
+        queries = decoded.layer_mask_logits[-1][0, :, 0].float()
+        found = (queries > 0).flatten(1).float()
+        shared = inside @ found.T
+        alike, query = (shared / (inside.sum(1)[:, None] + found.sum(1) - shared).clamp_min(1)).max(1)
+        weight = torch.where(alike > AGREEMENT, alike, 0)
+        return logits + weight[:, None, None] * queries[query].clamp(-KNOWN, KNOWN)

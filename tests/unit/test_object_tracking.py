@@ -1,5 +1,6 @@
 """Objects through videos of coloured squares; a stand-in for the model segments by colour, so all is known exactly."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from omgvision import object_tracking
+from omgvision.models.omg_seg.mask_decoder_omg_seg import OmgSegDecoderOutput
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.outputs_omg_seg import OmgSegEncoderOutput, OmgSegOutput
 from omgvision.object_tracking import GONE, REFERENCES, ObjectTracker
@@ -39,9 +41,16 @@ def cells(encoded: OmgSegEncoderOutput, *colours: int) -> Tensor:
 
 class ColourModel:
     """Answers a click with everything of the colour under it, added to or taken from the previous mask; a box with what
-    is not background in it."""
+    is not background in it. Its object queries see `queries` [Q, h, w] in every frame."""
 
     device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self) -> None:
+        self.model = self
+        self.queries = torch.full((1, SIDE, SIDE), -8.0)
+
+    def decode_objects(self, encoded: OmgSegEncoderOutput) -> OmgSegDecoderOutput:
+        return OmgSegDecoderOutput(layer_mask_logits=(self.queries[None, :, None],))
 
     def __call__(
         self,
@@ -94,6 +103,30 @@ def test_several_objects_are_followed_and_do_not_overlap() -> None:
         owner = torch.where(logits.amax(0) > 0, logits.argmax(0), -1)
         assert torch.equal(owner == 0, cells(moved, 1))
         assert torch.equal(owner == 1, cells(moved, 2))
+
+
+class Unsure(ObjectTracker):
+    """Whose labels hardly say more than who is where."""
+
+    @staticmethod
+    def _show(shares: Tensor, *, grid: Sequence[int]) -> Tensor:
+        return ObjectTracker._show(shares, grid=grid).clamp(-1, 1)
+
+
+def test_an_object_takes_the_borders_of_the_query_that_agrees_with_it() -> None:
+    """Of a square of 16 cells one query sees a half, one all and a row more: the row comes, in this frame only."""
+    model = ColourModel()
+    following = Unsure(cast(OmgSegForUniversalSegmentation, model))
+    still = frame((1, 4, 4, 4), (2, 11, 11, 3))
+    following.prompt(still, {1: click(5, 5), 2: click(12, 12)}, size=SIZE)
+    taller, half = torch.full((2, SIDE, SIDE), -9.0)
+    taller[3:8, 4:8] = 12.0
+    half[4:6, 4:8] = 12.0
+    for queries, seen in ((torch.stack((half, taller)), taller > 0), (half[None], cells(still, 1))):
+        model.queries = queries
+        logits = following.propagate(still)
+        assert torch.equal(logits[0] > 0, seen)
+        assert torch.equal(logits[1] > 0, cells(still, 2))
 
 
 def test_an_object_that_leaves_is_gone_until_it_returns_elsewhere() -> None:

@@ -181,16 +181,16 @@ def measure(
 
 
 def report(
-    weights: Path, data: Path, *, run: Path | None, earlier: dict[str, Any] | None, limit: int | None
+    weights: Path, data: Path, *, runs: Sequence[Path], earlier: dict[str, Any] | None, limit: int | None
 ) -> dict[str, Any]:
     """Everything that README and model card say about the weights, measured now.
 
     Args:
         weights: Exported folder.
         data: Folder of the data sets.
-        run: Folder of the training run, for steps and minutes.
-        earlier: What this function returned for the weights that the run started from; the baselines, which do not
-            depend on the weights, are taken from it.
+        runs: Folders of the training runs, one after another, for steps and minutes.
+        earlier: What this function returned for the weights that the first run started from; the baselines, which do
+            not depend on the weights, are taken from it.
         limit: As of `measure`.
     """
     trained = load(weights)
@@ -244,8 +244,7 @@ def report(
             "0.5 % of the picture. The trivial baselines were fitted on the train parts."
         ),
         "numbers": {who: {key: _number(value) for key, value in found.items()} for who, found in numbers.items()},
-        "training": training_of(run) if run else None,
-        "started_from": None if earlier is None else earlier["training"],
+        "training": [*(earlier["training"] if earlier else ()), *map(training_of, runs)],
         "machine": machine(),
         "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
     }
@@ -286,14 +285,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--weights", type=Path, required=True, help="exported folder")
-    parser.add_argument("--run", type=Path, help="folder of the training run, for steps and hours")
-    parser.add_argument("--earlier", type=Path, help="result file of the weights that the run started from")
+    parser.add_argument(
+        "--run", type=Path, action="append", help="folder of a training run, for steps and hours; one after another"
+    )
+    parser.add_argument("--earlier", type=Path, help="result file of the weights that the first run started from")
     parser.add_argument("--limit", type=int, help="at most so many pictures for CamVid and for clicks")
     parser.add_argument("--out", type=Path, required=True, help="result file")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     earlier = None if options.earlier is None else json.loads(options.earlier.read_text(encoding="utf-8"))
-    made = report(options.weights, options.data, run=options.run, earlier=earlier, limit=options.limit)
+    made = report(options.weights, options.data, runs=options.run or (), earlier=earlier, limit=options.limit)
     write_json(options.out, made)
 
 

