@@ -18,7 +18,7 @@ demo: $(READY)
 	$(PY) examples/demo.py
 
 test: $(READY)
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(READY)
 	$(PY) -m ruff check .

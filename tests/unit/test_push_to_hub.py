@@ -6,6 +6,7 @@ The Hub is a local folder: what would be sent over the network is written there.
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -41,15 +42,20 @@ def hub(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def push(model: Any, repository: str) -> None:
+    """As users do; transformers' wrapper of the method hides what it takes from pyright."""
+    model.push_to_hub(repository)
+
+
 def test_a_segmenter(hub, tiny_model_dir):
-    OmgSegForUniversalSegmentation.from_pretrained(tiny_model_dir).push_to_hub("me/segmenter")
+    push(OmgSegForUniversalSegmentation.from_pretrained(tiny_model_dir), "me/segmenter")
     OmgSegProcessor.from_pretrained(tiny_model_dir).push_to_hub("me/segmenter")
     here, there = (omgvision.load(folder, device="cpu") for folder in (tiny_model_dir, hub / "me/segmenter"))
     assert torch.equal(*(torch.from_numpy(each.segment(PICTURE).label_map) for each in (here, there)))
 
 
 def test_a_chat_model(hub):
-    random_llava().push_to_hub("me/llava")
+    push(random_llava(), "me/llava")
     processor(128).push_to_hub("me/llava")
     answer = omgvision.load(hub / "me/llava", device="cpu").chat(PICTURE, "What is here?", max_new_tokens=3)
     assert answer.image is not None
@@ -67,7 +73,7 @@ def test_a_chat_model_whose_adapters_became_part_of_it(hub):
     ids = torch.tensor([[1, 5, 6]])
     with torch.no_grad():
         before = model(input_ids=ids).logits
-        without_adapters(model).push_to_hub("me/merged")
+        push(without_adapters(model), "me/merged")
         processor(128).push_to_hub("me/merged")
         loaded = omgvision.load(hub / "me/merged", device="cpu").chat_model.model
         torch.testing.assert_close(loaded(input_ids=ids).logits, before)

@@ -64,6 +64,7 @@ def nano() -> NanoRecipe:
         name="omg-seg-nano",
         data=Path("shared/data"),
         out=Path("runs/nano"),
+        image_size=448,
         steps=8000,
         stages=(
             Stage(size=(160, 224), batch_size=8, share=0.4),
