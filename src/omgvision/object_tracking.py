@@ -228,7 +228,10 @@ class ObjectTracker:
         """Makes the current frame a reference of the objects of these rows; its labels [G, N] were `before`."""
         current = self._current
         assert current is not None
-        features, labels = current.memory.features, self._labels(current.logits)
+        features, named = current.memory.features, self._labels(current.logits)[:, rows]
+        # The others keep what was propagated, without borders, but for what these took from them.
+        labels = torch.minimum(before, 1 - named.sum(1, keepdim=True))
+        labels[:, rows] = named
         current.memory = _Memory(features, labels)
         changed = (labels - before).abs() > 0.5
         references = [self._learn(memory, features, labels, changed) for memory in self._references]

@@ -129,6 +129,26 @@ def test_an_object_takes_the_borders_of_the_query_that_agrees_with_it() -> None:
         assert torch.equal(logits[1] > 0, cells(still, 2))
 
 
+def test_borders_are_not_remembered_where_another_object_is_corrected() -> None:
+    """Object 2 takes a row of a query in a frame in which object 1 is corrected; without the query the row is gone."""
+    model = ColourModel()
+    following = Unsure(cast(OmgSegForUniversalSegmentation, model))
+    squares = (1, 2, 2, 3), (3, 2, 5, 3), (4, 8, 9, 4), (2, 9, 9, 4)  # of colour 4 one row is seen
+    following.prompt(frame(*squares), {1: click(3, 3), 2: click(10, 10)}, size=SIZE)
+    taller = torch.full((SIDE, SIDE), -9.0)
+    taller[8:13, 9:13] = 12.0
+    model.queries = taller[None]
+    second = frame(*squares)
+    following.propagate(second)
+    logits = following.prompt(second, {1: click(3, 6)}, size=SIZE)
+    assert torch.equal(logits[0] > 0, cells(second, 1, 3))
+    assert torch.equal(logits[1] > 0, taller > 0)
+    model.queries = torch.full((1, SIDE, SIDE), -8.0)
+    logits = following.propagate(frame(*squares))
+    assert torch.equal(logits[0] > 0, cells(second, 1, 3))
+    assert torch.equal(logits[1] > 0, cells(second, 2))
+
+
 def test_an_object_that_leaves_is_gone_until_it_returns_elsewhere() -> None:
     following = tracker()
     following.prompt(frame((1, 0, 4, 3), (2, 10, 2, 4)), {1: click(1, 5), 2: click(11, 3)}, size=SIZE)
