@@ -15,7 +15,6 @@ times in one run:
 
 import argparse
 import gc
-import json
 import statistics
 import sys
 import time
@@ -39,6 +38,7 @@ from omgvision.llava import load_llava
 from omgvision.models.omg_llava.processing_omg_llava import prepare_tokenizer, token_ids
 from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig
 from omgvision.models.omg_seg.image_processing_omg_seg import OmgSegImageProcessor
+from omgvision.output_files import write_json
 
 HERE = Path(__file__).resolve().parent
 QUESTION = "What is here?"
@@ -282,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **measure(setup, model, processor),
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(options.output, report)
     print(make_tables.chat(report))
     return 0
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from omgvision.data.conversation_batches import ConversationMixture
 from omgvision.data.datasets.captions import read_captions
+from omgvision.output_files import write_json
 from omgvision.training.recipes import llava_nano
 
 PICTURE = 45
@@ -82,7 +83,7 @@ def main() -> None:
             "sorted": round(padded(lengths, ordered=True), 3),
             "packed": round(packed(lengths), 3),
         }
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(options.out, result)
     print(json.dumps(result, indent=2))
 
 

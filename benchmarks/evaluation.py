@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omgvision.evaluation.runner.files import write_json
+from omgvision.output_files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN: dict[str, tuple[str, ...]] = {

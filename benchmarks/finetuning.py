@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from pycocotools import mask as coco_mask
 from torch.nn import functional
 
 import omgvision as omg
@@ -35,7 +34,8 @@ from omgvision.data.datasets.mask_folder import MaskFolder
 from omgvision.data.sample import Sample
 from omgvision.evaluation.average_precision import AveragePrecision
 from omgvision.evaluation.evaluate import picture
-from omgvision.evaluation.runner.files import write_json
+from omgvision.output_files import write_json
+from omgvision.run_lengths import RunLengthMask
 from omgvision.training.recipes.finetune import split
 from omgvision.training.run import build
 from omgvision.training.validation import Validation
@@ -124,23 +124,19 @@ def annotated(samples: Iterable[Sample], *, files: Mapping[str, str]) -> dict[st
         height, width = sample.size
         images.append({"id": number + 1, "file_name": files[sample.sample_id], "height": height, "width": width})
         for mask in sample.masks.numpy():
-            runs = run_lengths(mask)
+            runs = RunLengthMask.encode(mask)
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": number + 1,
                     "category_id": 1,
-                    "segmentation": {"size": runs["size"], "counts": runs["counts"].decode("ascii")},
-                    "area": int(mask.sum()),
-                    "bbox": coco_mask.toBbox(runs).tolist(),
+                    "segmentation": runs.to_coco(),
+                    "area": runs.area,
+                    "bbox": list(runs.box),
                     "iscrowd": 0,
                 }
             )
     return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": CLASS}]}
-
-
-def run_lengths(mask: np.ndarray) -> Any:
-    return coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
 
 
 def held_out(folder: Path) -> list[Sample]:
@@ -240,8 +236,8 @@ def best_possible(samples: Sequence[Sample], *, image_size: int) -> float:
         grid = tuple(max(1, round(side * scale)) for side in sample.size)
         coarse = functional.interpolate(sample.masks[None].float(), size=grid, mode="area")
         fine = functional.interpolate(coarse, size=sample.size, mode="bilinear", align_corners=False)[0] > 0.5
-        found = [{"category_id": 1, "score": 1.0, "segmentation": run_lengths(mask)} for mask in fine.numpy()]
-        precision.update(str(number), found)
+        runs = [RunLengthMask.encode(mask).to_coco() for mask in fine.numpy()]
+        precision.update(str(number), [{"category_id": 1, "score": 1.0, "segmentation": one} for one in runs])
     return round(precision.compute()["AP"], 6)
 
 

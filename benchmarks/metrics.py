@@ -37,8 +37,10 @@ from pycocotools.cocoeval import COCOeval
 from scipy import ndimage
 
 from omgvision.evaluation.cityscapes_labels import CITYSCAPES_LABELS
+from omgvision.evaluation.machine import cpu_name
 from omgvision.evaluation.panoptic_files import write_ids
 from omgvision.evaluation.scores import average_precision, cityscapes, panoptic_quality
+from omgvision.output_files import write_json
 
 HERE = Path(__file__).resolve().parent
 EVALUATED = [label for label in CITYSCAPES_LABELS if label.evaluated]
@@ -67,7 +69,7 @@ def main() -> None:
     arguments = parser.parse_args()
     report = measure(QUICK if arguments.quick else FULL)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.out, report)
     for row in report["rows"]:
         print(f"{row['metric']:40s} {row['ours_s']:8.2f} s  official {row['official_s']:8.2f} s  {row['ratio']:6.1f} ×")
     print(f"written: {arguments.out}")
@@ -97,7 +99,7 @@ def measure(setup: Setup) -> dict[str, Any]:
             size = f"{setup.streets} frames of {'×'.join(map(str, setup.street_size[::-1]))}"
             rows.append(compare(f"Cityscapes IoU, {size}", *_semantic_pair(streets), setup=setup))
             rows.append(compare(f"Cityscapes AP, {size}", *_instances_pair(streets), setup=setup))
-    machine = {"cpus": os.cpu_count(), "processor": platform.processor(), "system": platform.platform()}
+    machine = {"cpus": os.cpu_count(), "processor": cpu_name(), "system": platform.platform()}
     versions = {"python": platform.python_version(), "numpy": np.__version__, "pillow": Image.__version__}
     return {"repeats": setup.repeats, "machine": machine, "versions": versions, "rows": rows}
 

@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import importlib
 import io
-import json
 import os
 import platform
 import time
@@ -23,6 +22,8 @@ from typing import Any
 import numpy as np
 
 from omgvision.evaluation.captions import Captions
+from omgvision.evaluation.machine import cpu_name
+from omgvision.output_files import write_json
 
 HERE = Path(__file__).resolve().parent
 REFERENCES = 5
@@ -38,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     report = measure(images=50, repeats=1) if arguments.quick else measure(images=5000, repeats=3)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.out, report)
     print(f"ours {report['ours_s']:.2f} s  official {report['official_s']:.2f} s  {report['ratio']:.1f} ×")
     print(f"written: {arguments.out}")
 
@@ -62,7 +63,7 @@ def measure(*, images: int, repeats: int) -> dict[str, Any]:
         "ratio": round(best["official_s"] / best["ours_s"], 2),
         "numbers": found["official_s"],
         "repeats": repeats,
-        "machine": {"cpus": os.cpu_count(), "processor": platform.processor(), "system": platform.platform()},
+        "machine": {"cpus": os.cpu_count(), "processor": cpu_name(), "system": platform.platform()},
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
     }
 

@@ -14,7 +14,6 @@ so that other work on the machine counts little; both sides run on one thread an
 """
 
 import argparse
-import json
 import math
 import statistics
 import time
@@ -35,6 +34,7 @@ from omgvision.evaluation.segmentation_tracking_quality import SegmentationTrack
 from omgvision.evaluation.video_average_precision import Track, VideoAveragePrecision
 from omgvision.evaluation.video_consistency import VideoConsistency
 from omgvision.evaluation.video_panoptic_quality import WINDOWS, PanopticFrame, VideoPanopticQuality
+from omgvision.output_files import write_json
 
 try:
     import cv2  # pyright: ignore[reportMissingImports]
@@ -356,7 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output = options.output or (None if options.quick else HERE / "results" / "metrics_video.json")
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(output, report)
         print(f"wrote {output}")
 
 

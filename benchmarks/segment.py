@@ -42,12 +42,14 @@ from torch.nn import functional as F
 from transformers import ConvNextConfig, Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 from transformers.models.mask2former.image_processing_pil_mask2former import Mask2FormerImageProcessorPil
 
+from omgvision.evaluation.machine import cpu_name
 from omgvision.models.omg_seg import linear_omg_seg, pixel_decoder_omg_seg
 from omgvision.models.omg_seg.classifier_omg_seg import class_logits
 from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
 from omgvision.models.omg_seg.image_processing_omg_seg import OmgSegImageProcessor
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.position_omg_seg import sine_position_3d
+from omgvision.output_files import write_json
 
 HERE = Path(__file__).resolve().parent
 PHOTOGRAPH = HERE.parent / "examples" / "images" / "raccoon.jpg"
@@ -448,13 +450,8 @@ def ratios(seconds: dict[str, Any], memory: dict[str, Any]) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    cpu = platform.processor()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        names = [line for line in information.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].split(":", 1)[1].strip() if names else cpu
     return {
-        "cpu": cpu,
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -496,7 +493,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(report["ratios"], indent=1))
         return
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(output, report)
     print(f"wrote {output}; python benchmarks/make_tables.py puts it into the README")
 
 

@@ -22,6 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from omgvision.data import CocoInstances
 from omgvision.data.datasets.captions import read_captions
+from omgvision.output_files import write_json
 from omgvision.training.recipes import llava_nano
 
 RESULTS = Path(__file__).parent / "results" / "small_language_models.json"
@@ -138,7 +139,7 @@ def main() -> None:
             "nats a character": round(trained(small, tokenizer, seen, held, epochs=options.epochs), 4),
         },
     }
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(options.out, result)
     print(json.dumps(result, indent=2))
 
 

@@ -48,6 +48,7 @@ from omgvision.models.omg_seg.matcher_omg_seg import LossWeights, Predictions, m
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.points_omg_seg import RandomPoints
 from omgvision.models.omg_seg.vocabulary_omg_seg import TEMPLATES, build_clip_tokenizer
+from omgvision.output_files import write_json
 from omgvision.training import trainer
 from omgvision.training.objective import SegmentationObjective
 from omgvision.training.optimizer import build_optimizer
@@ -528,7 +529,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output = options.output or (None if options.quick else HERE / "results" / "training.json")
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(output, report)
         print(f"wrote {output}")
 
 

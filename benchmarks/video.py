@@ -38,6 +38,7 @@ from omgvision.evaluation.evaluate import picture
 from omgvision.evaluation.identity_switches import IdentitySwitches
 from omgvision.evaluation.video_benchmarks import predicted_frame, true_frame
 from omgvision.evaluation.video_panoptic_quality import PanopticFrame
+from omgvision.output_files import write_json
 from omgvision.predictor import Predictor
 
 HERE = Path(__file__).resolve().parent
@@ -268,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report[part] = MEASURES[part](setup)
         if output is not None:
             output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            write_json(output, report)
             print(f"wrote {part} into {output}", flush=True)
     print(make_tables.video(report))
 

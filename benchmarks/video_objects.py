@@ -43,6 +43,7 @@ from omgvision.models.omg_seg.outputs_omg_seg import OmgSegEncoderOutput
 from omgvision.models.omg_seg.postprocessing_omg_seg import prompt_masks
 from omgvision.models.omg_seg.prompt_encoder_omg_seg import region_centers
 from omgvision.object_tracking import ObjectTracker
+from omgvision.output_files import write_json
 from omgvision.predictor import Predictor
 from omgvision.prompts import ObjectPrompt
 from omgvision.session import mask_sizes
@@ -379,7 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     whole = options.split == "val" and not options.videos and not options.only
     output = options.output or (HERE / "results" / "video_objects.json" if whole else None)
     if output:
-        output.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(output, report)
 
 
 if __name__ == "__main__":

@@ -37,9 +37,9 @@ class Turn:
         )
 
     def __str__(self) -> str:
-        words = " ".join(word for word in (self.task and f"({self.task})", self.question) if word)
-        where = [f"point {self.point}"] * (self.point is not None) + [f"box {self.box}"] * (self.box is not None)
-        return f"{words}{''.join(f' [{place}]' for place in where)}"
+        task = "" if self.task is None else f"({self.task}) "
+        places = {"point": self.point, "box": self.box}
+        return f"{task}{self.question}".strip() + "".join(f" [{k} {v}]" for k, v in places.items() if v is not None)
 
 
 CONVERSATIONS: dict[str, tuple[Turn, ...]] = {

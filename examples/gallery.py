@@ -12,6 +12,7 @@ from PIL import Image
 
 import omgvision as omg
 from omgvision.data import SyntheticVideo
+from omgvision.evaluation.card_numbers import evenly
 from omgvision.evaluation.evaluate import picture
 
 PICTURES = Path(__file__).resolve().parent.parent / "docs" / "pictures"
@@ -48,32 +49,31 @@ def videos(model: omg.Predictor) -> None:
     tracked, clicked = [], []
     for photo in (photo for photo in PHOTOGRAPHS if photo.name in PANNED):
         frames = list(panned(Image.open(photo.path).convert("RGB"), frames=FRAMES, seed=3))
-        tracked += evenly(model.track(frames, task="panoptic", classes=photo.words))
+        tracked += overlays(model.track(frames, task="panoptic", classes=photo.words))
         middle = (frames[0].width / 2, frames[0].height / 2)
-        clicked += evenly(model.track(frames, points=[middle]))
+        clicked += overlays(model.track(frames, points=[middle]))
     rendered, followed = [], []
     for seed in RENDERED_SEEDS:
         video = SyntheticVideo(seed=seed, size=(240, 320))
         samples = [video.frame(2 * index) for index in range(FRAMES)]
         frames = [picture(sample) for sample in samples]
         things = [name for name, thing in zip(video.names, video.things, strict=True) if thing]
-        rendered += evenly(model.track(frames, task="panoptic", classes=video.names, things=things))
+        rendered += overlays(model.track(frames, task="panoptic", classes=video.names, things=things))
         first = samples[0]
         masks = [
             mask.numpy()
             for mask, label in zip(first.masks, first.labels.tolist(), strict=True)
             if video.things[label] and mask.any()
         ]
-        followed += evenly(model.track(frames, masks=masks))
+        followed += overlays(model.track(frames, masks=masks))
     pages = {"panned": tracked, "panned_click": clicked, "rendered": rendered, "rendered_masks": followed}
     for name, shown in pages.items():
         save(sheet(shown, columns=SHOWN, cell=(300, 225)), PICTURES / "videos" / f"{name}.jpg")
 
 
-def evenly(results: Iterable[omg.Result]) -> list[Image.Image]:
-    """Overlays of `SHOWN` of the results."""
-    chosen = {round(index * (FRAMES - 1) / (SHOWN - 1)) for index in range(SHOWN)}
-    return [result.overlay() for index, result in enumerate(results) if index in chosen]
+def overlays(results: Iterable[omg.Result]) -> list[Image.Image]:
+    """Of `SHOWN` of the results, spread evenly."""
+    return [result.overlay() for result in evenly(list(results), SHOWN)]
 
 
 def save(page: Image.Image, path: Path) -> None:

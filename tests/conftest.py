@@ -30,7 +30,6 @@ def _own_logging() -> Iterator[None]:
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `from_pretrained` folder of a very small model with random weights: text tower, prompts, four classes."""
     import torch
-    from transformers import CLIPTextConfig
 
     from omgvision import (
         ClipConvNextConfig,
@@ -40,20 +39,13 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         OmgSegProcessor,
     )
     from omgvision.models.omg_seg.vocabulary_omg_seg import build_clip_tokenizer
+    from tests.models import small_text_config
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = OmgSegConfig(
             backbone_config=ClipConvNextConfig(hidden_sizes=(8, 16, 32, 32), depths=(1, 1, 1, 1)),
-            text_config=CLIPTextConfig(
-                vocab_size=49408,
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                max_position_embeddings=77,
-                projection_dim=16,
-            ),
+            text_config=small_text_config(),
             clip_head="linear",
             embedding_dim=16,
             hidden_size=32,

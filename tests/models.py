@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import CLIPTextConfig
 
 from omgvision.conversion import convert_omg_seg
 from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig, OmgSegConfig
@@ -44,6 +45,19 @@ def random_config(**overrides: Any) -> OmgSegConfig:
         "num_loss_points": 64,
     }
     return OmgSegConfig(**(sizes | overrides))
+
+
+def small_text_config() -> CLIPTextConfig:
+    """Of a text tower that reads CLIP's vocabulary."""
+    return CLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        projection_dim=16,
+    )
 
 
 def random_classes(count: int, *, prototypes: int = 2, dim: int = 16) -> Tensor:

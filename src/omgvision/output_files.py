@@ -2,10 +2,12 @@
 
 import contextlib
 import io
+import json
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -23,6 +25,16 @@ def ensure_writable(folder: str | os.PathLike[str]) -> None:
     # Root may write anywhere; a folder without any write permission is meant to stay as it is all the same.
     if not existing.stat().st_mode & 0o222 or not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"cannot write to {path}: {existing} is read-only, choose another output folder")
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write UTF-8, whole or not at all; its folder is made if need be."""
+    return write_files(path.parent, {path.name: text.encode})[0]
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Write JSON, indented for people."""
+    return write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_image(image: Image.Image, path: Path) -> Path:

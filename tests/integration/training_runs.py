@@ -14,7 +14,6 @@ from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
-from transformers import CLIPTextConfig
 
 import omgvision  # noqa: F401  (registers the backbone)
 from omgvision.data import Augmentation, Mixture, Source, SyntheticScenes
@@ -28,6 +27,7 @@ from omgvision.training.processes import joined
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
 from omgvision.training.trainer import Run, train
 from omgvision.training.words import LearnedWords
+from tests.models import small_text_config
 
 STEPS = 5
 LONG_STEPS = 60
@@ -82,14 +82,7 @@ def segmentation_objective(
     torch.manual_seed(0)
     config = OmgSegConfig(
         backbone_config=ClipConvNextConfig(hidden_sizes=(8, 16, 16, 32), depths=(1, 1, 1, 1)),
-        text_config=CLIPTextConfig(
-            vocab_size=49408,
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            projection_dim=16,
-        ),
+        text_config=small_text_config(),
         clip_head="linear",
         embedding_dim=16,
         hidden_size=32,

@@ -10,8 +10,6 @@ import copy
 import json
 import logging
 import math
-import os
-import platform
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +28,7 @@ from omgvision.evaluation.evaluate import (
     mean_iou,
     panoptic_quality,
 )
-from omgvision.evaluation.runner.files import write_json
+from omgvision.evaluation.machine import machine
 from omgvision.evaluation.trivial import (
     BoxPrior,
     Disks,
@@ -42,6 +40,7 @@ from omgvision.evaluation.trivial import (
 from omgvision.hub import load
 from omgvision.models.omg_seg.configuration_omg_seg import OmgSegConfig
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
+from omgvision.output_files import write_json
 from omgvision.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -264,21 +263,6 @@ def training_of(run: Path) -> dict[str, Any]:
     entries = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     entries = [entry for entry in entries if "loss" in entry]
     return {"steps": entries[-1]["step"], "minutes": round(entries[-1]["elapsed"] / 60, 1), "loss": entries[-1]["loss"]}
-
-
-def machine() -> dict[str, Any]:
-    """What a result was measured on, as result files name it."""
-    return {"cpu": _processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-
-
-def _processor() -> str:
-    """Name of the CPU and its cores."""
-    source = Path("/proc/cpuinfo")
-    if source.exists():
-        for line in source.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

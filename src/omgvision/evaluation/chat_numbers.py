@@ -29,14 +29,15 @@ from omgvision.data.datasets.captions import read_captions
 from omgvision.data.mixture import SampleDataset
 from omgvision.data.sample import Sample
 from omgvision.evaluation.captions import Captions
-from omgvision.evaluation.card_numbers import machine, training_of
+from omgvision.evaluation.card_numbers import training_of
 from omgvision.evaluation.click_iou import mask_iou
 from omgvision.evaluation.evaluate import picture
+from omgvision.evaluation.machine import machine
 from omgvision.evaluation.pope import ObjectProbing
 from omgvision.evaluation.referring import ReferringIoU
-from omgvision.evaluation.runner.files import write_json
 from omgvision.llava import load_llava
 from omgvision.models.omg_llava.answers_omg_llava import parse_answer
+from omgvision.output_files import write_json
 
 logger = logging.getLogger(__name__)
 

@@ -24,18 +24,19 @@ from PIL import Image
 from omgvision.data import CocoPanoptic, FrameSampling, MaskFolder, PannedVideos, SyntheticVideo, YouTubeVis
 from omgvision.data.sample import Sample
 from omgvision.data.synthetic import NAMES, THINGS
-from omgvision.evaluation.card_numbers import evenly, machine
+from omgvision.evaluation.card_numbers import evenly
 from omgvision.evaluation.davis import ObjectQuality
 from omgvision.evaluation.evaluate import picture
 from omgvision.evaluation.identity_switches import IdentitySwitches
+from omgvision.evaluation.machine import machine
 from omgvision.evaluation.panoptic_quality import SegmentLabel
-from omgvision.evaluation.runner.files import write_json
 from omgvision.evaluation.segmentation_tracking_quality import SegmentationTrackingQuality
 from omgvision.evaluation.video_average_precision import Track, VideoAveragePrecision
 from omgvision.evaluation.video_consistency import VideoConsistency
 from omgvision.evaluation.video_panoptic_quality import PanopticFrame, VideoPanopticQuality
 from omgvision.evaluation.video_segmenters import PerFrameSegmenter, TrackingSegmenter, VideoSegmenter, Words
 from omgvision.hub import load
+from omgvision.output_files import write_json
 from omgvision.results import Result
 from omgvision.run_lengths import RunLengthMask
 

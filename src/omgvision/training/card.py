@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from omgvision.output_files import write_text
+
 HEADER = """---
 library_name: omgvision
 pipeline_tag: image-segmentation
@@ -110,7 +112,7 @@ def write_card(card: Callable[[dict[str, Any]], str], arguments: Sequence[str] |
     parser.add_argument("--results", type=Path, required=True, help="result file")
     parser.add_argument("--out", type=Path, required=True, help="README.md of the weights' folder")
     options = parser.parse_args(arguments)
-    options.out.write_text(card(json.loads(options.results.read_text(encoding="utf-8"))), encoding="utf-8")
+    write_text(options.out, card(json.loads(options.results.read_text(encoding="utf-8"))))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

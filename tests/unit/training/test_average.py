@@ -4,27 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPTextConfig
 
 import omgvision
 from omgvision.training import average
 from omgvision.training.export import export_weights, processor_for
-from tests.models import random_model
-
-TEXT = CLIPTextConfig(
-    hidden_size=16,
-    intermediate_size=16,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    vocab_size=49408,
-    max_position_embeddings=77,
-    projection_dim=16,
-)
+from tests.models import random_model, small_text_config
 
 
 def written(folder: Path, names: list[str], *, factor: float, queries: int = 6) -> str:
     """A model of which every parameter is `factor` times that of another call."""
-    model = random_model(text_config=TEXT, num_queries=queries)
+    model = random_model(text_config=small_text_config(), num_queries=queries)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(factor)

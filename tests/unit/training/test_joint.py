@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+from transformers import CLIPTextModelWithProjection
 
 import omgvision as omg
 from omgvision.data import ClipSource, PseudoClips, Sample, Source
@@ -16,6 +16,7 @@ from omgvision.training.optimizer import learning_rate_factor
 from omgvision.training.recipes import joint
 from omgvision.training.start import over_clip
 from omgvision.training.words import FixedWords
+from tests.models import small_text_config
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +29,7 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     head = LinearClipHead(32, 16, layer_norm_eps=1e-6)
     save_file(head.state_dict(), folder / "clip_head.safetensors")
-    CLIPTextModelWithProjection(
-        CLIPTextConfig(
-            hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, projection_dim=16
-        )
-    ).save_pretrained(folder / "text_model")
+    CLIPTextModelWithProjection(small_text_config()).save_pretrained(folder / "text_model")
     return folder
 
 

@@ -12,7 +12,7 @@ from omgvision.evaluation.captions import Captions
 from omgvision.evaluation.grounded_captions import GroundedCaptions
 from omgvision.evaluation.phrase_similarity import bert_is_here, ignore_phrases
 from omgvision.evaluation.run_lengths import compressed_all
-from omgvision.evaluation.runner.files import write_json, write_list
+from omgvision.evaluation.runner.files import write_list
 from omgvision.evaluation.runner.speaker import AskSettings, Speaker, ask
 from omgvision.evaluation.runner.task import (
     Graded,
@@ -28,6 +28,7 @@ from omgvision.evaluation.runner.task import (
 from omgvision.evaluation.scores import captions as caption_scores
 from omgvision.evaluation.scores import grounded_captions as grounded_scores
 from omgvision.evaluation.scores.files import complete, read_json
+from omgvision.output_files import write_json
 
 _TAGS = re.compile(r"<[^<>]*>|\[SEG\]")
 _PHRASES = re.compile(r"<p>(.*?)</p>")

@@ -1,4 +1,4 @@
-"""Writing: the whole file or nothing, and lists of any length without holding them."""
+"""Lists of any length, written without holding them; the whole file or nothing."""
 
 import json
 from collections.abc import Iterable
@@ -16,16 +16,3 @@ def write_list(path: Path, entries: Iterable[Any], *, around: tuple[str, str] = 
             stream.write(f"{',' if number else ''}\n{json.dumps(entry)}")
         stream.write(f"\n]{around[1]}\n")
     partial.replace(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """UTF-8."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Indented, for people."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

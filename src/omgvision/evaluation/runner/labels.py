@@ -13,7 +13,6 @@ from omgvision.errors import UserError
 from omgvision.evaluation.cityscapes_instances import CityscapesInstances
 from omgvision.evaluation.cityscapes_labels import label_of
 from omgvision.evaluation.mean_iou import MeanIoU
-from omgvision.evaluation.runner.files import write_text
 from omgvision.evaluation.runner.task import (
     Graded,
     Numbers,
@@ -29,6 +28,7 @@ from omgvision.evaluation.runner.task import (
 )
 from omgvision.evaluation.scores import cityscapes, mean_iou
 from omgvision.evaluation.scores.files import complete, read, read_labels
+from omgvision.output_files import write_text
 from omgvision.predictor import Predictor
 
 VOID = -1

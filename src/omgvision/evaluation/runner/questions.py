@@ -12,10 +12,10 @@ from omgvision.data.datasets.questions import ChoiceQuestion, ChoiceQuestions, Y
 from omgvision.evaluation.mme import read_answer
 from omgvision.evaluation.multiple_choice import CircularAccuracy
 from omgvision.evaluation.pope import says_yes
-from omgvision.evaluation.runner.files import write_text
 from omgvision.evaluation.runner.speaker import AskSettings, Speaker, ask
 from omgvision.evaluation.runner.task import Graded, Outcome, Panel, Records, Task, read_picture
 from omgvision.evaluation.scores import mme, multiple_choice, pope
+from omgvision.output_files import write_text
 from omgvision.spreadsheets import write_sheet
 
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 
 from omgvision.evaluation.benchmark import Row
-from omgvision.evaluation.runner.files import write_json, write_text
 from omgvision.evaluation.runner.journal import Journal
 from omgvision.evaluation.runner.task import Graded, Measured, Task, defined
-from omgvision.output_files import write_image
+from omgvision.output_files import write_image, write_json, write_text
 from omgvision.visualization import grid
 
 WORST = 20

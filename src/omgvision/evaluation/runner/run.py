@@ -25,12 +25,11 @@ from omgvision.evaluation.benchmark import Row
 from omgvision.evaluation.benchmarks import Benchmark, backbone_of
 from omgvision.evaluation.language_benchmarks import LanguageBenchmark
 from omgvision.evaluation.runner import report
-from omgvision.evaluation.runner.files import write_json
 from omgvision.evaluation.runner.journal import Journal
 from omgvision.evaluation.runner.speaker import Speaker
 from omgvision.evaluation.runner.task import Measured, Settings, Task
 from omgvision.models.omg_seg.processing_omg_seg import OmgSegProcessor
-from omgvision.output_files import ensure_writable
+from omgvision.output_files import ensure_writable, write_json
 from omgvision.predictor import Predictor, VideoMode
 from omgvision.training.processes import Processes
 
