@@ -292,12 +292,12 @@ def measure_losses(setup: Setup) -> dict[str, Any]:
             if repeat:  # the first warms up
                 runs[name].append(stages.seconds)
                 print(f"losses, {name} {repeat}: {_shown(stages.seconds)}", flush=True)
-    medians = {name: _medians(of_one) for name, of_one in runs.items()}
-    ours, theirs = medians["ours"], medians["transformers"]
+    median = {name: medians(of_one) for name, of_one in runs.items()}
+    ours, theirs = median["ours"], median["transformers"]
     ratios = {stage: theirs[stage] / ours[stage] for stage in ours}
     both = "matcher and loss"
     ratios[both] = (theirs["matcher"] + theirs["loss"]) / (ours["matcher"] + ours["loss"])
-    return {"median": medians, "runs": runs, "transformers over ours": ratios}
+    return {"median": median, "runs": runs, "transformers over ours": ratios}
 
 
 class GivenFeatures(nn.Module):
@@ -410,7 +410,7 @@ def measure_step(setup: Setup, subject: Literal["head", "nano"]) -> dict[str, An
         if repeat:
             runs.append(stages.seconds)
             print(f"{subject} {repeat}: {_shown(stages.seconds)}", flush=True)
-    median = _medians(runs)
+    median = medians(runs)
     return {
         "images": images,
         "median": median,
@@ -478,8 +478,10 @@ def measure_memory_apart(subjects: Sequence[Subject], arguments: Sequence[str]) 
     return report
 
 
-def _medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
-    median = {stage: statistics.median(run[stage] for run in runs) for stage in STAGES if stage in runs[0]}
+def medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Seconds of each stage in the steps that have it, and of whole steps: batches of prompts match nothing."""
+    seconds = {stage: [run[stage] for run in runs if stage in run] for stage in STAGES}
+    median = {stage: statistics.median(measured) for stage, measured in seconds.items() if measured}
     return median | {"whole": statistics.median(sum(run.values()) for run in runs)}
 
 

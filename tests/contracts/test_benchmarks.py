@@ -60,6 +60,12 @@ def test_transformers_losses_are_the_same_as_ours() -> None:
         torch.testing.assert_close(loss, theirs[name], rtol=0.03, atol=0)
 
 
+def test_medians_are_of_the_steps_that_have_a_stage() -> None:
+    # Batches of prompts match nothing.
+    runs = [{"data": 1.0, "loss": 2.0}, {"data": 3.0, "matcher": 4.0, "loss": 6.0}, {"data": 5.0, "loss": 1.0}]
+    assert training.medians(runs) == {"data": 3.0, "matcher": 4.0, "loss": 2.0, "whole": 6.0}
+
+
 @pytest.mark.slow
 def test_the_training_benchmark_runs_and_its_table_is_made(tmp_path: Path) -> None:
     output = tmp_path / "training.json"
