@@ -201,28 +201,32 @@ class ObjectTracker:
         if before is None or object_id in current.answered:
             current.answered.add(object_id)
             return answer
-        return self._changed_at(prompt.points, answer, before, sizes=sizes)
+        return self._changed_at(prompt, answer, before, sizes=sizes)
 
     @staticmethod
-    def _changed_at(
-        points: Sequence[tuple[float, float]], answer: Tensor, before: Tensor, *, sizes: MaskSizes
-    ) -> Tensor:
+    def _changed_at(clicks: ObjectPrompt, answer: Tensor, before: Tensor, *, sizes: MaskSizes) -> Tensor:
         """The logits [h, w] that clicks make of those `before`: the model's answer in the regions around the clicks.
 
-        A region is where answer and mask differ, connectedly. Elsewhere nobody objected, and what was propagated is
-        better than what a few clicks tell.
+        A region is what the answer adds, connectedly, around a positive click, and what it takes away around a negative
+        one. Elsewhere nobody objected, and what was propagated is better than what a few clicks tell.
         """
-        differs = ((answer > 0) != (before > 0)).cpu().numpy()
-        regions = np.zeros(differs.shape, dtype=np.int32)
-        ndimage.label(differs, output=regions)
-        scale = [
+        height, width = answer.shape
+        rows, columns = (
             cells / canvas * image / target
             for cells, canvas, image, target in zip(answer.shape, sizes.canvas, sizes.image, sizes.target, strict=True)
-        ]
-        height, width = answer.shape
-        clicked = {regions[min(int(y * scale[0]), height - 1), min(int(x * scale[1]), width - 1)] for x, y in points}
-        chosen = torch.from_numpy(np.isin(regions, [number for number in clicked if number])).to(answer.device)
-        return torch.where(chosen, answer, before)
+        )
+        chosen = np.zeros(answer.shape, dtype=bool)
+        inside, was_inside = (answer > 0).cpu().numpy(), (before > 0).cpu().numpy()
+        for label, differs in ((1, inside & ~was_inside), (0, was_inside & ~inside)):
+            regions = np.zeros(differs.shape, dtype=np.int32)
+            ndimage.label(differs, output=regions)
+            clicked = {
+                regions[min(int(y * rows), height - 1), min(int(x * columns), width - 1)]
+                for (x, y), given in zip(clicks.points, clicks.labels, strict=True)
+                if given == label
+            }
+            chosen |= np.isin(regions, [number for number in clicked if number])
+        return torch.where(torch.from_numpy(chosen).to(answer.device), answer, before)
 
     def _remember(self, rows: Sequence[int], before: Tensor) -> None:
         """Makes the current frame a reference of the objects of these rows; its labels [G, N] were `before`."""

@@ -211,6 +211,34 @@ def test_a_correction_leaves_alone_what_it_is_not_about(monkeypatch: pytest.Monk
     assert torch.equal(following.prompt(second, {1: click(10, 10)}, size=SIZE)[0] > 0, cells(second, 1, 2))
 
 
+@pytest.mark.parametrize(
+    ("before", "label", "spoilt", "after"),
+    [((1,), 1, 1, (1, 2)), ((1, 2), 0, 3, (1,))],
+    ids=["a click on it only adds", "a click beside it only removes"],
+)
+def test_a_correction_goes_one_way(
+    before: tuple[int, ...], label: int, spoilt: int, after: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model changes colour 2, which was clicked, and what touches it the other way: one connected difference."""
+    following = tracker()
+    squares = (1, 2, 2, 4), (2, 2, 6, 4), (3, 2, 10, 4)
+    first, second = frame(*squares), frame(*squares)
+    region = np.kron(cells(first, *before).numpy(), np.ones((CELL, CELL))) > 0
+    following.prompt(first, {1: ObjectPrompt(region=region)}, size=SIZE)
+    following.propagate(second)
+    colours = ColourModel.__call__
+
+    def spoiling(self: ColourModel, *, encoder_outputs: OmgSegEncoderOutput, **prompts: Tensor) -> OmgSegOutput:
+        output = colours(self, encoder_outputs=encoder_outputs, **prompts)
+        assert output.masks_queries_logits is not None
+        output.masks_queries_logits[..., cells(encoder_outputs, spoilt)] = -8.0 if label else 8.0
+        return output
+
+    monkeypatch.setattr(ColourModel, "__call__", spoiling)
+    corrected = following.prompt(second, {1: click(3, 7, label=label)}, size=SIZE)[0]
+    assert torch.equal(corrected > 0, cells(second, *after))
+
+
 def test_a_box_replaces_what_an_object_was() -> None:
     following = tracker()
     only = frame((1, 2, 2, 3), (2, 9, 9, 3))
