@@ -41,11 +41,12 @@ class Validation:
         return self.measure(Predictor(objective.model, processor_of(objective)))
 
     def measure(self, predictor: Predictor) -> dict[str, float]:
-        """The same of a model whose own vocabulary is that of the samples."""
+        """The same of a model whose own vocabulary is that of the samples; nothing where these have no classes."""
         numbers: dict[str, float] = {}
         if any(self.things):
             numbers |= self.average_precision(predictor)
-        numbers |= self.panoptic_quality(predictor)
+        if self.names:
+            numbers |= self.panoptic_quality(predictor)
         if not all(self.things):
             numbers["mIoU"] = self.mean_iou(predictor)
         return numbers
@@ -64,22 +65,14 @@ class Validation:
         return {"AP": numbers["AP"], "AP50": numbers["AP50"]}
 
     def panoptic_quality(self, predictor: Predictor) -> dict[str, float]:
-        """PQ, SQ and RQ."""
+        """PQ, SQ and RQ; see `panoptic_truth` for what counts where nothing, or several objects, are annotated."""
         quality = PanopticQuality(dict(enumerate(self.things)))
         for number, sample in enumerate(self.samples):
             result = predictor.segment(picture(sample), task="panoptic")
             predicted = {
                 segment.id: Truth(segment.label_id) for segment in result.segments if segment.label_id is not None
             }
-            target = sample.segment_layers[0].numpy().astype(np.int64)
-            present = set(np.unique(target).tolist())
-            truth = {
-                segment: Truth(label)
-                for segment, label in enumerate(sample.labels.tolist(), start=1)
-                if segment in present and label >= 0
-            }
-            target[~np.isin(target, list(truth))] = 0
-            quality.update(str(number), result.label_map, predicted, target, truth)
+            quality.update(str(number), result.label_map, predicted, *panoptic_truth(sample))
         numbers = quality.compute()
         return {name: numbers[name] for name in ("PQ", "SQ", "RQ")}
 
@@ -89,7 +82,7 @@ class Validation:
         for number, sample in enumerate(self.samples):
             prediction = predictor.segment(picture(sample), task="semantic").semantic_map()
             classes = torch.cat((torch.tensor([VOID]), sample.labels))
-            quality.update(str(number), prediction, classes[sample.segment_layers[0].long()].numpy())
+            quality.update(str(number), prediction, classes[flat_segments(sample)].numpy())
         return quality.compute()["mIoU"]
 
     def pictures(self, objective: nn.Module) -> dict[str, Tensor]:
@@ -112,6 +105,26 @@ def processor_of(objective: SegmentationObjective) -> OmgSegProcessor:
     """The processor of the weights that the objective started from; its class names are encoded once, with it."""
     assert isinstance(objective.embed, FixedWords)
     return objective.embed.processor
+
+
+def flat_segments(sample: Sample) -> Tensor:
+    """One layer of the sample's, int64 [H, W]: where segments overlap, the smallest is on top."""
+    layers = sample.segment_layers.long()
+    # What is no segment lies under all of them.
+    areas = torch.cat((torch.tensor([torch.iinfo(torch.int64).max]), sample.areas()))
+    return layers.gather(0, areas[layers].argmin(0, keepdim=True))[0]
+
+
+def panoptic_truth(sample: Sample) -> tuple[np.ndarray, dict[int, Truth]]:
+    """The ids of the segments [H, W], and what each is; all of them count, one without a pixel of its own is missed.
+
+    Where all classes are countable, what is not annotated is background: a number without a segment, on which whatever
+    is found is wrong. Where there is stuff, everything is annotated but what is void (0), which is passed over.
+    """
+    target = flat_segments(sample).numpy()
+    if all(sample.things):
+        target[target == 0] = len(sample.labels) + 1
+    return target, {number: Truth(label) for number, label in enumerate(sample.labels.tolist(), start=1)}
 
 
 def coco_truth(samples: Sequence[Sample]) -> dict[str, Any]:
