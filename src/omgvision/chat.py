@@ -53,6 +53,7 @@ class Conversation:
         self.model, self.processor = model, processor
         self.image = None if image is None else load_image(image)
         self.system = system
+        self._end = processor.tokenizer.get_vocab()["<|im_end|>"]
         self.turns: list[tuple[str, Answer]] = []
         self._images: OmgLlavaImages | None = None
         if self.image is not None:
@@ -199,10 +200,6 @@ class Conversation:
         return self.processor.square(size).restore(logits.float().cpu())[0]
 
     # --- of one turn -----------------------------------------------------------------------------------------------
-
-    @property
-    def _end(self) -> int:
-        return self.processor.tokenizer.get_vocab()["<|im_end|>"]
 
     def _new_cache(self) -> DynamicCache:
         return DynamicCache(config=self.model.model.language_model.config)

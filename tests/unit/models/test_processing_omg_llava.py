@@ -106,6 +106,16 @@ def test_several_turns_and_labels():
     assert (found["labels"][found["attention_mask"] == 0] == -100).all()
 
 
+def test_vocabularies_are_read_once(monkeypatch):
+    """Large ones take more than a millisecond each time, and a conversation has a thousand tokens."""
+    processor, reads = ours(), []
+    read = processor.tokenizer.get_vocab
+    monkeypatch.setattr(processor.tokenizer, "get_vocab", lambda: reads.append(1) or read())
+    messages = ask(text("What is at "), {"type": "point", "point": (1, 1)}, image=picture())
+    processor.apply_chat_template(messages, tokenize=True, return_dict=True)
+    assert reads == []
+
+
 def test_tokens_of_another_language_model():
     plain = AutoTokenizer.from_pretrained(FOLDERS[0] / "tiny" / "tokenizer")
     with pytest.raises(ValueError, match=r"tokenizer: expected the tokens .*prepare_tokenizer"):

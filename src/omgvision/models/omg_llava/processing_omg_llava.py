@@ -46,7 +46,8 @@ class OmgLlavaProcessor(ProcessorMixin):
     def __init__(
         self, image_processor: Any, tokenizer: PreTrainedTokenizerBase, chat_template: str | None = None
     ) -> None:
-        missing = [token for token in SPECIAL_TOKENS if token not in tokenizer.get_vocab()]
+        vocabulary = tokenizer.get_vocab()
+        missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
         if missing:
             raise ValueError(
                 f"tokenizer: expected the tokens {' '.join(SPECIAL_TOKENS)}, got none of {' '.join(missing)}; "
@@ -56,7 +57,8 @@ class OmgLlavaProcessor(ProcessorMixin):
             chat_template = Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8")
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.image_token = IMAGE
-        self.image_token_id = tokenizer.get_vocab()[IMAGE]
+        self.image_token_id = vocabulary[IMAGE]
+        self._prompt_ids = {vocabulary[MARK], vocabulary[REGION]}
 
     @property
     def model_input_names(self) -> list[str]:
@@ -263,11 +265,6 @@ class OmgLlavaProcessor(ProcessorMixin):
         if pictures:
             data |= self._picture_data(pictures, prompts)
         return BatchFeature(data=data)
-
-    @property
-    def _prompt_ids(self) -> tuple[int, int]:
-        vocabulary = self.tokenizer.get_vocab()
-        return vocabulary[MARK], vocabulary[REGION]
 
     def _padded(self, rows: Sequence[tuple[list[int], list[int]]], *, labels: bool) -> dict[str, Tensor]:
         longest = max(len(ids) for ids, _ in rows)
