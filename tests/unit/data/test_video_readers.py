@@ -200,6 +200,16 @@ def test_youtube_vis_frames_are_the_same_pictures(tracks_folder: Path) -> None:
             "tracks with a mask that cannot be used",
             "track 2, frame 1: run lengths over 6 pixels, its video has 192",
         ),
+        (
+            lambda content: content["annotations"][1].update(segmentations=None),
+            "tracks without a list of masks",
+            "track 2 has None",
+        ),
+        (
+            lambda content: content["annotations"][1]["segmentations"].__setitem__(1, [[]]),
+            "tracks with a mask that cannot be used",
+            "track 2, frame 1: polygons of less than three corners",
+        ),
     ],
 )
 def test_youtube_vis_leaves_out_tracks(

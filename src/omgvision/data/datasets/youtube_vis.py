@@ -157,6 +157,9 @@ class _TrackVideo(Video):
 def _track(entry: dict[str, Any], video: dict[str, Any], label: int, findings: Findings) -> _Track | None:
     """None, and a finding, where the track cannot be used."""
     told = f"track {entry.get('id')}"
+    if not isinstance(entry["segmentations"], list):
+        findings.skip("tracks without a list of masks", f"{told} has {entry['segmentations']!r:.40}")
+        return None
     masks, frames = len(entry["segmentations"]), len(video["file_names"])
     if masks != frames:
         findings.skip(
@@ -186,6 +189,8 @@ def _run_lengths(segmentation: list[list[float]] | dict[str, Any] | None, height
         return None
     if isinstance(segmentation, list):
         polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+        if not polygons:
+            raise ValueError("polygons of less than three corners")
         runs = _api.merge(_api.frPyObjects(polygons, height, width))
     else:
         if tuple(segmentation["size"]) != (height, width):
