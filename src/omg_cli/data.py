@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -62,17 +63,24 @@ class _Counts:
     sizes: set[tuple[int, int]] = field(default_factory=set)
     bad: list[str] = field(default_factory=list)
 
-    def add(self, frames: "list[Sample] | Sample") -> None:
-        """One sample, or the frames of one video (which share their labels)."""
-        frames = frames if isinstance(frames, list) else [frames]
-        labels = frames[0].labels.tolist()
+    def add(self, frames: "Iterable[Sample]") -> None:
+        """One image, or the frames of one video (which share their labels), one after the other.
+
+        Where one of them cannot be read, the error passes on and nothing is counted.
+        """
+        labels: list[int] = []
+        sizes: Counter[tuple[int, int]] = Counter()
+        pixels: Counter[int] = Counter()
         for frame in frames:
-            self.sizes.add(frame.size)
-            self.all_pixels += frame.size[0] * frame.size[1]
+            labels = frame.labels.tolist()
+            sizes[frame.size] += 1
             for label, area in zip(labels, frame.areas().tolist(), strict=True):
-                self.pixels[label] += area
+                pixels[label] += area
+        self.sizes.update(sizes)
+        self.pixels.update(pixels)
+        self.all_pixels += sum(height * width * number for (height, width), number in sizes.items())
         self.read += 1
-        self.images += len(frames)
+        self.images += sizes.total()
         self.empty += not labels
         self.segments.update(labels)
         self.samples_with.update(set(labels))
@@ -105,7 +113,7 @@ def check(
     counts = _Counts()
     for index in track(range(len(dataset)), description="reading", console=Console(stderr=True)):
         try:
-            counts.add(list(dataset.whole(index)) if isinstance(dataset, VideoReader) else dataset[index])
+            counts.add(dataset.whole(index) if isinstance(dataset, VideoReader) else [dataset[index]])
         except ValueError as error:
             counts.bad.append(str(error))
     _report(dataset, counts, videos=isinstance(dataset, VideoReader))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from PIL import Image
 
 from omg_cli.main import run
+from omgvision.data.datasets.video import VideoReader
+from omgvision.data.sample import Sample
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -107,6 +110,32 @@ def test_check_of_videos(omg_data: Call, davis: Path) -> None:
     assert code == 0, err
     assert out.splitlines()[0] == "davis: 2 videos with 8 frames, 3 segments, 0 videos without any"
     assert "classes: none, masks only" in out
+
+
+def test_check_holds_a_video_frame_by_frame(omg_data: Call, davis: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is counted and the one that is read."""
+    alive: list[weakref.ref[Sample]] = []
+
+    def whole(reader: VideoReader, index: int) -> Iterator[Sample]:
+        for number in range(len(reader.videos[index].files)):
+            assert sum(frame() is not None for frame in alive) <= 1
+            frame = reader.frame(index, number)
+            alive.append(weakref.ref(frame))
+            yield frame
+
+    monkeypatch.setattr(VideoReader, "whole", whole)
+    code, out, err = omg_data("check", davis)
+    assert code == 0, err
+    assert out.startswith("davis: 2 videos with 8 frames")
+
+
+def test_check_counts_nothing_of_a_video_with_a_torn_frame(omg_data: Call, davis: Path) -> None:
+    (davis / "JPEGImages" / "long" / "5.jpg").write_bytes(b"torn")
+    code, out, err = omg_data("check", davis)
+    assert code == 0, err
+    assert out.splitlines()[0] == "davis: 1 videos with 2 frames, 1 segments, 0 videos without any"
+    assert "cannot be read: 1 of 2" in out and "5.jpg" in out
+    assert f"masks only ({100 * 15 * 20 / (40 * 60):.2f}% of the pixels)" in out
 
 
 def test_check_of_a_folder_with_its_classes(omg_data: Call, tmp_path: Path) -> None:
