@@ -102,6 +102,7 @@ class YouTubeVisWriter:
         self._folder, self._name, self._category_ids = folder, name, category_ids
         self._categories: Sequence[Category] = ()
         self._size = (0, 0)
+        self._frames = 0
         self._database: sqlite3.Connection | None = None
         self._spool = folder
 
@@ -110,14 +111,13 @@ class YouTubeVisWriter:
             if self._database is None:
                 self._database = self._open()
                 self._categories, self._size = _categories(result), (result.height, result.width)
-            stamp = stamp_of(result)
-            (frame,) = self._database.execute("SELECT count(*) FROM frames").fetchone()
-            self._database.execute("INSERT INTO frames VALUES (?, ?)", (frame, stamp.stem))
+            self._database.execute("INSERT INTO frames VALUES (?, ?)", (self._frames, stamp_of(result).stem))
             self._database.executemany(
                 "INSERT INTO masks VALUES (?, ?, ?, ?, ?)",
-                [(segment.id, frame, *_row(segment)) for segment in result if segment.is_thing],
+                [(segment.id, self._frames, *_row(segment)) for segment in result if segment.is_thing],
             )
             self._database.commit()
+            self._frames += 1
 
     def close(self) -> list[Path]:
         if self._database is None:
@@ -156,14 +156,13 @@ class YouTubeVisWriter:
 
     def _tracks(self, database: sqlite3.Connection, *, annotations: bool) -> Iterator[dict[str, Any]]:
         """The entries of either file, one at a time."""
-        (length,) = database.execute("SELECT count(*) FROM frames").fetchone()
         labels = database.execute(
             "SELECT track, label, max(total), sum(total) / sum(seen) FROM"
             " (SELECT track, label, sum(score) AS total, count(*) AS seen FROM masks GROUP BY track, label)"
             " GROUP BY track ORDER BY track"
         )
         for track, label, _, score in labels.fetchall():
-            masks: list[RunLengthMask | None] = [None] * length
+            masks: list[RunLengthMask | None] = [None] * self._frames
             for frame, counts in database.execute("SELECT frame, counts FROM masks WHERE track = ?", (track,)):
                 masks[frame] = RunLengthMask(*self._size, counts.encode("ascii"))
             entry: dict[str, Any] = {

@@ -98,6 +98,20 @@ def test_youtube_vis_files(tmp_path):
         assert np.array_equal(coco_mask.decode(mask), track_map(index) == CAR)
 
 
+def test_what_a_frame_costs_does_not_depend_on_those_before(tmp_path):
+    """Frames are appended: nothing that was written is looked at."""
+    writer = YouTubeVisWriter(tmp_path, name="street", category_ids=None)
+    first, *others = video_results()
+    writer.write(first)
+    statements: list[str] = []
+    assert writer._database is not None
+    writer._database.set_trace_callback(statements.append)
+    for result in others:
+        writer.write(result)
+    assert {statement.split()[0] for statement in statements} == {"BEGIN", "INSERT", "COMMIT"}
+    writer.close()
+
+
 def test_youtube_vis_files_are_scored_and_a_data_set(tmp_path):
     writer = YouTubeVisWriter(tmp_path, name="street", category_ids=(5, 6, 7))
     for result in video_results():
