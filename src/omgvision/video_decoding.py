@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import av
 from av.container import InputContainer
 from av.error import ExitError, FFmpegError, InvalidDataError
+from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace
@@ -26,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 UNKNOWN_RATE = Fraction(25)
 """Frames a second where neither the source nor the user says."""
+
+SILENCE_SECONDS, RETRY_SECONDS = 10.0, 0.01
+"""How long a camera may have nothing to give, and after how long it is asked again."""
 
 _BT709, _UNKNOWN_COLORS = 1, 2  # of FFmpeg's colour spaces
 _HD_LINES = 720
@@ -163,7 +168,7 @@ def _video_stream(container: InputContainer, told: str) -> VideoStream:
 
 def _decode(container: InputContainer, stream: VideoStream, *, rate: Fraction, told: str) -> Iterator[Picture]:
     """All frames that can be decoded, with rising times; what is missing is one warning at the end."""
-    packets = container.demux(stream)
+    packets = _packets(container, stream, told=told)
     time, damaged, broken = None, 0, ""
     while True:
         try:
@@ -191,6 +196,28 @@ def _decode(container: InputContainer, stream: VideoStream, *, rate: Fraction, t
         logger.warning("%s breaks off after %.1f seconds (%s): what is there is used", told, time - start, broken)
     if damaged:
         logger.warning("%s is damaged: %d pieces of it could not be decoded and are left out", told, damaged)
+
+
+def _packets(container: InputContainer, stream: VideoStream, *, told: str) -> Iterator[Packet]:
+    """The packets of a stream. A camera that has none yet is asked again.
+
+    Raises:
+        UserError: it has none for `SILENCE_SECONDS`.
+    """
+    packets, heard = container.demux(stream), monotonic()
+    while True:
+        try:
+            packet = next(packets, None)
+        except BlockingIOError:
+            if monotonic() - heard > SILENCE_SECONDS:
+                raise UserError(f"cannot read {told}: no frame came for {SILENCE_SECONDS:g} seconds") from None
+            sleep(RETRY_SECONDS)
+            packets = container.demux(stream)  # the error has ended the old one
+        else:
+            if packet is None:
+                return
+            yield packet
+            heard = monotonic()
 
 
 def _upright(frame: VideoFrame) -> Image.Image:

@@ -1,5 +1,6 @@
 """Video files as PyAV reads them: codecs, times, rotation, and what is damaged."""
 
+import errno
 import http.server
 import logging
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.error import BlockingIOError as BlockingError
 from av.stream import Disposition
 
 from omgvision import video_decoding
@@ -210,4 +212,55 @@ def test_webcam(monkeypatch, system, address, driver):
     picture = next(video.pictures)
     assert picture.read().size == (64, 48)
     assert next(video.pictures).time == pytest.approx(0.1)
+    video.close()
+
+
+class LiveCamera:
+    """A container whose packets come after `pauses` questions each, as those of cameras that do not wait."""
+
+    def __init__(self, container, *, pauses: int) -> None:
+        self._container, self._pauses = container, pauses
+        self._packets = container.demux(container.streams.video[0])
+        self.asked = 0
+
+    def demux(self, stream):
+        """Ends with the error, as a generator does."""
+        while True:
+            self.asked += 1
+            if self.asked % (self._pauses + 1):
+                raise BlockingError(errno.EAGAIN, "Resource temporarily unavailable")
+            yield next(self._packets)
+
+    def __getattr__(self, name: str):
+        return getattr(self._container, name)
+
+
+@pytest.mark.parametrize("pauses", [0, 3])
+def test_camera_that_has_no_frame_yet_is_asked_again(monkeypatch, pauses):
+    opened = av.open
+    monkeypatch.setattr(
+        video_decoding.av,
+        "open",
+        lambda *_, **__: LiveCamera(opened("testsrc=size=64x48:rate=10", "r", format="lavfi"), pauses=pauses),
+    )
+    video = open_webcam("0")
+    assert [next(video.pictures).time for _ in range(4)] == pytest.approx([0, 0.1, 0.2, 0.3])
+    video.close()
+
+
+def test_camera_that_falls_silent(monkeypatch):
+    """Time passes between frames as well: only the wait for one counts."""
+    opened, slept = av.open, []
+    camera = LiveCamera(opened("testsrc=size=64x48:rate=10", "r", format="lavfi"), pauses=0)
+    monkeypatch.setattr(video_decoding.av, "open", lambda *_, **__: camera)
+    monkeypatch.setattr(video_decoding, "monotonic", lambda: sum(slept))
+    monkeypatch.setattr(video_decoding, "sleep", slept.append)
+    video = open_webcam("0")
+    next(video.pictures)
+    slept.append(60.0)
+    next(video.pictures)
+    camera._pauses = 10**6
+    with pytest.raises(UserError, match=r"cannot read webcam:0 .*: no frame came for 10 seconds"):
+        next(video.pictures)
+    assert sum(slept) == pytest.approx(60 + video_decoding.SILENCE_SECONDS, abs=0.1)
     video.close()
