@@ -23,8 +23,9 @@ Quantization = Literal["4bit", "8bit"]
 QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 
 _PREFIX, _SUFFIX = "base_model.model.", ".lora_A.weight"
-_NOT_QUANTIZED = ["vision_tower", "mask_decoder", "projector", "text_to_vision", "lm_head"]
-"""As in the original, where the matrices of the language model's layers alone have 4 bits."""
+_NOT_QUANTIZED = ["model.vision_tower", "model.mask_decoder", "model.projector", "model.text_to_vision", "lm_head"]
+"""As in the original, where the matrices of the language model's layers alone have 4 bits; whole names, as transformers
+compares them with the beginnings of modules' names."""
 
 
 class ChatModel(NamedTuple):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoTokenizer
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 import omgvision
 from omgvision import OmgLlavaForConditionalGeneration, UserError, hub
@@ -186,10 +187,10 @@ def test_quantization_is_the_original_s(monkeypatch):
     assert four.bnb_4bit_compute_dtype == torch.float16
     assert quantization_config("8bit", device=torch.device("cuda")).load_in_8bit
     # Head, segmenter and projections keep their precision; all other matrices are the language model's.
-    kept = tuple(four.llm_int8_skip_modules or ())
-    packed = [
+    matrices = [
         name
-        for name, module in random_llava().named_modules()
-        if isinstance(module, torch.nn.Linear) and not any(part in kept for part in name.split("."))
+        for name, module in random_llava(own_mask_decoder=True).named_modules()
+        if isinstance(module, torch.nn.Linear)
     ]
-    assert packed and all(name.startswith("model.language_model.layers.") for name in packed)
+    packed = [name for name in matrices if should_convert_module(name, four.llm_int8_skip_modules)]
+    assert packed == [name for name in matrices if name.startswith("model.language_model.layers.")]
