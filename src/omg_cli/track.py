@@ -135,8 +135,6 @@ def track(
     formats = DEFAULT_FORMATS[chosen] if format is None else _read_formats(format)
     names = None if classes is None else options.read_names(classes)
     countable = None if things is None else options.split_names(things)
-    if {Path(source).expanduser().resolve()} & {(out / name).resolve() for name in ("overlay.mp4", "frames")}:
-        raise options.complain(f"--out {out}: the results would be written over {source}, choose another folder")
 
     from omgvision import load
     from omgvision.data.class_lists import load_class_list
@@ -153,6 +151,7 @@ def track(
             rate=None if video.rate is None else video.rate / every,
             sound=video.sound,
             category_ids=load_class_list(names).category_ids if isinstance(names, str) else None,
+            reads=video.reads,
         )
         prompts = read_prompts(pointed, video) if pointed else None
         predictor = load(model, device=device, dtype=dtype, backbone=backbone)  # type: ignore[arg-type]

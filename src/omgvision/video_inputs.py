@@ -60,6 +60,7 @@ class VideoSource:
         rate: mean frames a second of the source (before any are left out); None where it is not known.
         length: how many frames there will be, as far as the source says; None for streams.
         sound: of the source; None without.
+        reads: what is read from the disk: the video file, or the folders of the frames.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class VideoSource:
         every: int,
         limit: int | None,
         sound: Sound | None = None,
+        reads: frozenset[Path] = frozenset(),
         close: Callable[[], None] = lambda: None,
     ) -> None:
         """Decodes the first frame.
@@ -83,7 +85,7 @@ class VideoSource:
             count: how many there are, or about how many; None if nobody knows.
             at_most: how many there are at most; None if nobody knows.
             every, limit: see `open_video`.
-            sound: see above.
+            sound, reads: see above.
             close: frees what `pictures` reads from.
         Raises:
             UserError: there is no frame, or the first cannot be decoded.
@@ -91,6 +93,7 @@ class VideoSource:
         self.name = name
         self.rate = rate
         self.sound = sound
+        self.reads = reads
         self._every, self._limit, self._at_most = every, limit, at_most
         self._close = close
         self._iterated = False
@@ -235,7 +238,7 @@ class _Opener:
             if path.exists():
                 if path.suffix.lower() in IMAGE_SUFFIXES - _MOVING_SUFFIXES:
                     return self.pictures([path], told=str(path), name=path.stem)
-                return self.decoded(open_file, path, name=path.stem)
+                return self.decoded(open_file, path, name=path.stem, reads=frozenset({path}))
         except OSError as error:
             raise UserError(f"cannot read {text[:200]}: {error.strerror or error}") from None
         if _GLOB_CHARACTERS & set(text):
@@ -245,7 +248,9 @@ class _Opener:
             f"{text[:200]} does not exist: expected a video, a folder of frames, a pattern, an address or webcam:0"
         )
 
-    def decoded(self, opener: Callable[[Any], Decoded], what: Any, *, name: str) -> VideoSource:
+    def decoded(
+        self, opener: Callable[[Any], Decoded], what: Any, *, name: str, reads: frozenset[Path] = frozenset()
+    ) -> VideoSource:
         if self.rate is not None:
             raise UserError(f"{what} has times of its own: a rate belongs to pictures, leave it out")
         video = opener(what)
@@ -256,6 +261,7 @@ class _Opener:
             count=video.count,
             at_most=video.at_most,
             sound=video.sound,
+            reads=reads,
             close=video.close,
         )
 
@@ -281,7 +287,8 @@ class _Opener:
             for index, path in enumerate(files)
         )
         name = name or files[0].parent.resolve().name
-        return self._source(pictures, name=name, rate=rate, count=len(files), at_most=len(files))
+        folders = frozenset(path.parent for path in files)
+        return self._source(pictures, name=name, rate=rate, count=len(files), at_most=len(files), reads=folders)
 
     def iterable(self, items: Iterable[Any]) -> VideoSource:
         rate = self.rate or UNKNOWN_RATE

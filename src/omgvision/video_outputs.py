@@ -5,7 +5,7 @@ Nothing grows with the length of the video, and what is finished early (Ctrl-C) 
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from PIL import Image
 
+from .errors import UserError
 from .output_files import ensure_writable, write_image
 from .results import Result
 from .video_annotations import MotsWriter, VipSegWriter, YouTubeVisWriter, stamp_of
@@ -60,6 +61,7 @@ class VideoOutputs:
         rate: Fraction | None = None,
         sound: Sound | None = None,
         category_ids: Sequence[int] | None = None,
+        reads: Iterable[Path] = (),
     ) -> None:
         """Touches nothing before the first frame.
 
@@ -73,19 +75,36 @@ class VideoOutputs:
             rate, sound: of the video, for the mp4.
             category_ids: the benchmark's numbers of the result's categories. None counts them: from 1 for
                 YouTube-VIS and MOTS, from 0 for VIPSeg.
+            reads: where the video comes from (`VideoSource.reads`), which must stay as it is.
         Raises:
-            UserError: the folder cannot be written to.
+            UserError: the folder cannot be written to, or the video comes from where results go.
         """
         ensure_writable(folder)
         root = Path(folder)
+        places: dict[VideoFormat, Path] = {
+            "mp4": root / "overlay.mp4",
+            "png": root / "frames",
+            "youtube-vis": root / "youtube_vis",
+            "vipseg": root / "vipseg",
+            "vspw": root / "vspw" / name,
+            "davis": root / "davis" / name,
+            "mots": root / "mots" / f"{name}.txt",
+        }
+        for path in reads:
+            inside = {path.resolve(), *path.resolve().parents}
+            if path.resolve() == root.resolve() or inside & {place.resolve() for place in places.values()}:
+                raise UserError(
+                    f"cannot write to {root}: the video is read from {path}, which would be written over or mixed with"
+                    " results; choose another output folder"
+                )
         make: dict[VideoFormat, Callable[[], VideoWriter]] = {
-            "mp4": lambda: _Overlay(Mp4Writer(root / "overlay.mp4", rate=rate, sound=sound)),
-            "png": lambda: PngWriter(root / "frames", picture=Result.overlay),
-            "youtube-vis": lambda: YouTubeVisWriter(root / "youtube_vis", name=name, category_ids=category_ids),
-            "vipseg": lambda: VipSegWriter(root / "vipseg", name=name, category_ids=category_ids),
-            "vspw": lambda: PngWriter(root / "vspw" / name, picture=Result.semantic_png),
-            "davis": lambda: PngWriter(root / "davis" / name, picture=davis_png),
-            "mots": lambda: MotsWriter(root / "mots" / f"{name}.txt", category_ids=category_ids),
+            "mp4": lambda: _Overlay(Mp4Writer(places["mp4"], rate=rate, sound=sound)),
+            "png": lambda: PngWriter(places["png"], picture=Result.overlay),
+            "youtube-vis": lambda: YouTubeVisWriter(places["youtube-vis"], name=name, category_ids=category_ids),
+            "vipseg": lambda: VipSegWriter(places["vipseg"], name=name, category_ids=category_ids),
+            "vspw": lambda: PngWriter(places["vspw"], picture=Result.semantic_png),
+            "davis": lambda: PngWriter(places["davis"], picture=davis_png),
+            "mots": lambda: MotsWriter(places["mots"], category_ids=category_ids),
         }
         self._writers = [make[each]() for each in formats]
         self.written: list[Path] = []

@@ -244,13 +244,27 @@ def test_options_refused(omg, refused, clip, folder, tmp_path):
 
 
 def test_source_is_not_written_over(omg, tmp_path):
-    (tmp_path / "out" / "frames").mkdir(parents=True)
-    write_clip(tmp_path / "out" / "overlay.mp4", frames=2)
-    Image.fromarray(scene(0)).save(tmp_path / "out" / "frames" / "00000.png")
-    for source in ("overlay.mp4", "frames"):
-        code, _, err = omg(tmp_path / "out" / source)
-        assert code == 2
+    out = tmp_path / "out"
+    folders = ("frames", "vspw/clip", "davis/clip", "vipseg/pan_pred/clip", ".")
+    for folder in folders:
+        (out / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene(0)).save(out / folder / "00000.png")
+    write_clip(out / "overlay.mp4", frames=2)
+    (tmp_path / "link.mp4").symlink_to(out / "overlay.mp4")
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    for source in (*folders, *(f"{folder}/*.png" for folder in folders), "f*/0*.png", "overlay.mp4", "../link.mp4"):
+        code, _, err = omg(out / source, "--format", "mp4,png,vspw")
+        assert code == 2, source
+        assert len(err.splitlines()) == 1
         assert "written over" in err
+    assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
+
+
+def test_a_video_beside_its_results(omg, clip):
+    """Also under a name that results have in another folder."""
+    source = clip.rename(clip.parent / "overlay.mp4")
+    assert omg(source, "--out", clip.parent / "results", "--limit", "1")[0] == 0
+    assert omg(source.rename(clip), "--out", clip.parent, "--limit", "1")[0] == 0
 
 
 def test_truncated_video_is_done_as_far_as_it_goes(omg, tmp_path):

@@ -27,6 +27,7 @@ def folder(tmp_path):
 
 def test_video_file(tmp_path):
     with open_video(write_clip(tmp_path / "clip.mp4", sound="aac")) as video:
+        assert video.reads == {tmp_path / "clip.mp4"}
         assert (video.name, video.size, video.rate, video.length) == ("clip", (HEIGHT, WIDTH), 10, 12)
         assert video.sound is not None
         frames = list(video)
@@ -40,6 +41,7 @@ def test_video_file(tmp_path):
 def test_folder_and_pattern_in_natural_order(folder, pattern):
     video = open_video(str(folder / "*.png") if pattern else folder, rate=10)
     assert (video.name, video.size, video.length, video.sound) == ("horse", (HEIGHT, WIDTH), 12, None)
+    assert video.reads == {folder}
     frames = list(video)
     assert [frame.stamp.stem for frame in frames] == [f"frame{index}" for index in range(12)]
     assert [frame.time for frame in frames] == pytest.approx([index / 10 for index in range(12)])
@@ -50,7 +52,9 @@ def test_pattern_over_folders_with_the_same_names(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         Image.fromarray(scene(0)).save(tmp_path / name / "0.png")
-    assert [frame.stamp.stem for frame in open_video(str(tmp_path / "*" / "0.png"))] == ["00000", "00001"]
+    video = open_video(str(tmp_path / "*" / "0.png"))
+    assert video.reads == {tmp_path / "a", tmp_path / "b"}
+    assert [frame.stamp.stem for frame in video] == ["00000", "00001"]
 
 
 def test_one_picture_is_a_video_of_one_frame(folder):
