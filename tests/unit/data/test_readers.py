@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngImageFile
 from pycocotools import mask as coco_mask
 
-from omgvision.data import CocoInstances, CocoPanoptic, MaskFolder, YouTubeVisFrames, load_class_list
+from omgvision.data import CocoInstances, CocoPanoptic, MaskFolder, Sample, YouTubeVisFrames, load_class_list
 from omgvision.data.class_lists import ClassListName
 from omgvision.data.datasets.coco import decode_segmentation
+from omgvision.data.datasets.reading import image_sizes, read_rgb
 
 
 def edit(path: Path, change: Any) -> None:
@@ -289,6 +291,83 @@ def test_mask_that_is_no_picture_is_told(nuclei_folder: Path) -> None:
         dataset[0]
     with pytest.raises(ValueError, match=r"no sample remains; files that cannot be read.*n\.png"):
         MaskFolder(nuclei_folder / "images", **options)
+
+
+LYING = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+UPRIGHT = np.rot90(LYING, -1)
+
+
+@pytest.fixture
+def turned(tmp_path: Path) -> Path:
+    """A picture as a phone stores it: 20×30, to be shown turned clockwise; one object in a json, one in a label map."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(LYING).save(tmp_path / "images" / "a.png", exif=exif)
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 30, "width": 20}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 8, 0, 8, 4, 0, 4]]}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    Image.fromarray(np.eye(30, 20, dtype=np.uint8)).save(tmp_path / "masks" / "a.png")
+    return tmp_path
+
+
+def pixels(sample: Sample) -> np.ndarray:
+    return sample.image.permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize(("size", "shown"), [((30, 20), UPRIGHT), ((20, 30), LYING)])
+def test_a_turned_picture_is_read_as_its_json_sees_it(turned: Path, size: tuple[int, int], shown: np.ndarray) -> None:
+    """Upright, as in inference, unless the json has the size of the file."""
+    edit(turned / "instances.json", lambda json: json["images"][0].update(height=size[0], width=size[1]))
+    dataset = CocoInstances(turned / "instances.json", images=turned / "images")
+    assert np.array_equal(pixels(dataset[0]), shown)
+    assert dataset[0].masks.shape == (1, *size)
+    assert dataset.portrait == [size == (30, 20)]
+
+
+@pytest.mark.parametrize(("size", "shown"), [((30, 20), UPRIGHT), ((20, 30), LYING)])
+def test_a_turned_picture_is_read_as_its_label_map_sees_it(
+    turned: Path, size: tuple[int, int], shown: np.ndarray
+) -> None:
+    values = np.eye(*size, dtype=np.uint8)
+    Image.fromarray(values).save(turned / "masks" / "a.png")
+    dataset = MaskFolder(turned / "images", masks=turned / "masks", classes=["cat"], kind="instance")
+    assert np.array_equal(pixels(dataset[0]), shown)
+    assert np.array_equal(dataset[0].masks[0].numpy(), values)
+    assert dataset.portrait == [size == (30, 20)]
+
+
+def test_a_label_map_is_turned_with_its_picture(turned: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.eye(20, 30, dtype=np.uint8)).save(turned / "masks" / "a.png", exif=exif)
+    sample = MaskFolder(turned / "images", masks=turned / "masks", classes=["cat"], kind="instance")[0]
+    assert np.array_equal(pixels(sample), UPRIGHT)
+    assert np.array_equal(sample.masks[0].numpy(), np.rot90(np.eye(20, 30, dtype=bool), -1))
+
+
+def test_a_turned_picture_of_another_size_is_told(turned: Path) -> None:
+    edit(turned / "instances.json", lambda json: json["images"][0].update(height=31))
+    with pytest.raises(ValueError, match=r"a\.png is \(30, 20\) .*the annotations say \(31, 20\)"):
+        CocoInstances(turned / "instances.json", images=turned / "images")[0]
+    Image.fromarray(np.eye(31, 20, dtype=np.uint8)).save(turned / "masks" / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png: \(31, 20\) \(height, width\), not \(30, 20\)"):
+        MaskFolder(turned / "images", masks=turned / "masks", classes=["cat"], kind="instance")
+
+
+def test_sizes_do_not_cost_the_pixels(turned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PngImageFile, "load", lambda image: pytest.fail("decoded for its size"))
+    assert image_sizes(turned / "images" / "a.png") == ((30, 20), (20, 30))
+    assert image_sizes(turned / "masks" / "a.png") == ((30, 20), (30, 20))
+
+
+def test_a_damaged_orientation_does_not_cost_the_picture(turned: Path) -> None:
+    Image.fromarray(LYING).save(turned / "images" / "a.png", exif=b"Exif\0\0no such thing")
+    assert np.array_equal(read_rgb(turned / "images" / "a.png").permute(1, 2, 0).numpy(), LYING)
 
 
 def test_class_lists() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 
 from omgvision.data.class_lists import ClassListName, load_class_list
@@ -235,6 +235,23 @@ def test_youtube_vis_missing_frames(tracks_folder: Path) -> None:
         YouTubeVis(tracks_folder / "train.json", images=tracks_folder / "none")
 
 
+def test_youtube_vis_frames_are_turned_unless_the_json_has_the_size_of_the_file(tracks_folder: Path) -> None:
+    path = tracks_folder / "JPEGImages" / "v" / "00000.jpg"
+
+    def stored(size: tuple[int, int]) -> Image.Image:
+        picture(path, size=size)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.open(path).convert("RGB").save(path, exif=exif)
+        return Image.open(path)
+
+    dataset = tracks(tracks_folder)
+    upright = np.array(ImageOps.exif_transpose(stored((SIZE[1], SIZE[0]))))
+    assert np.array_equal(dataset.frame(0, 0).image.permute(1, 2, 0).numpy(), upright)
+    lying = np.array(stored(SIZE))
+    assert np.array_equal(dataset.frame(0, 0).image.permute(1, 2, 0).numpy(), lying)
+
+
 def test_youtube_vis_videos_without_an_object_are_no_fault(tracks_folder: Path) -> None:
     edit(tracks_folder / "train.json", lambda content: content["annotations"].pop())
     dataset = tracks(tracks_folder, sampling=FrameSampling(1), strict=True)
@@ -410,7 +427,7 @@ def test_vipseg_corrupt_files_are_named_at_access(vipseg_folder: Path) -> None:
     with pytest.raises(ValueError, match=r"00000001\.png is \(12, 15\)"):
         dataset.frame(0, 1)
     picture(image, size=(12, 15))
-    with pytest.raises(ValueError, match=r"00000002\.jpg is \(12, 15\) \(height, width\), its video \(12, 16\)"):
+    with pytest.raises(ValueError, match=r"00000002\.jpg is \(12, 15\) .*the annotations say \(12, 16\)"):
         dataset.frame(0, 2)
 
 
@@ -539,7 +556,7 @@ def test_frames_that_differ_in_size_are_named(davis_folder: Path) -> None:
     dataset = Davis(davis_folder, split="2017/train", sampling=FrameSampling(4, 1))
     path = davis_folder / "JPEGImages" / "480p" / "loading" / "00002.jpg"
     picture(path, size=(10, 16))
-    with pytest.raises(ValueError, match=r"loading/00002\.jpg is \(10, 16\) \(height, width\), its video \(12, 16\)"):
+    with pytest.raises(ValueError, match=r"loading/00002\.jpg is \(10, 16\) .*the annotations say \(12, 16\)"):
         dataset.clip(0, rng())
     picture(path)
     label_map(davis_folder / "Annotations" / "480p" / "loading" / "00002.png", np.zeros((10, 16)))

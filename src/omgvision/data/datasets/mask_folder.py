@@ -11,7 +11,7 @@ import torch
 from scipy import ndimage
 
 from ..sample import Sample
-from .reading import IMAGE_SUFFIXES, Findings, image_size, read_label_map, read_rgb
+from .reading import IMAGE_SUFFIXES, Findings, common_size, image_sizes, read_label_map, read_rgb
 
 
 class LabelMaps:
@@ -48,17 +48,18 @@ class LabelMaps:
         self._items: list[tuple[str, Path, Path, tuple[int, int]]] = []
         for sample_id, (image, label_map) in pairs.items():
             try:
-                size, map_size = image_size(image), image_size(label_map)
+                sizes, map_sizes = image_sizes(image), image_sizes(label_map)
             except ValueError as error:
                 findings.skip("files that cannot be read", error)
                 continue
-            if size == map_size:
-                self._items.append((sample_id, image, label_map, size))
-            else:
+            size = common_size(sizes, map_sizes)
+            if size is None:
                 findings.skip(
                     "label maps of another size than their image",
-                    f"{label_map}: {map_size} (height, width), not {size}",
+                    f"{label_map}: {map_sizes[0]} (height, width), not {sizes[0]}",
                 )
+            else:
+                self._items.append((sample_id, image, label_map, size))
         self.portrait = [height > width for _, _, _, (height, width) in self._items]
         findings.close(samples=len(self._items), strict=strict)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from ..sample import Sample
@@ -20,6 +21,10 @@ from ..sample import Sample
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+Size = tuple[int, int]
+"""(height, width)."""
+
+_LYING = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height
 # What Pillow raises for files that are cut off, of another kind, or made to harm.
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
@@ -161,15 +166,17 @@ def read_annotations(path: str | Path, *, keys: Mapping[str, Collection[str]]) -
     return content
 
 
-def read_rgb(path: Path, *, size: tuple[int, int] | None = None) -> Tensor:
-    """Decodes to uint8 [3, H, W] (a view of H, W, 3 memory).
+def read_rgb(path: Path, *, size: Size | None = None) -> Tensor:
+    """Decodes to uint8 [3, H, W] (a view of H, W, 3 memory), upright as its EXIF orientation says.
+
+    Annotations may be of the picture as the file stores it: so it is read where it has `size` only like that.
 
     Raises:
         ValueError: not an image, or not of `size` (height, width).
     """
     try:
         with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
+            pixels = np.array(_turned(image, size).convert("RGB"))
     except _UNREADABLE as error:
         raise ValueError(f"image: cannot read {path} ({error})") from error
     if size is not None and pixels.shape[:2] != size:
@@ -177,15 +184,17 @@ def read_rgb(path: Path, *, size: tuple[int, int] | None = None) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def read_label_map(path: Path, *, size: tuple[int, int]) -> np.ndarray:
+def read_label_map(path: Path, *, size: Size) -> np.ndarray:
     """Integer [H, W] or, from an RGB file, uint8 [H, W, 3]; palette files give their indices.
+
+    It is turned as a picture is, see `read_rgb`.
 
     Raises:
         ValueError: not an image, or not of `size` (height, width).
     """
     try:
         with Image.open(path) as image:
-            labels = np.array(image)
+            labels = np.array(_turned(image, size))
     except _UNREADABLE as error:
         raise ValueError(f"label map: cannot read {path} ({error})") from error
     if labels.dtype == bool:  # files of one bit a pixel
@@ -195,14 +204,43 @@ def read_label_map(path: Path, *, size: tuple[int, int]) -> np.ndarray:
     return labels
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the file's header.
+def image_sizes(path: Path) -> tuple[Size, Size]:
+    """(height, width) upright, and as the file stores it; from its header.
 
     Raises:
         ValueError: not an image.
     """
     try:
         with Image.open(path) as image:
-            return image.height, image.width
+            return _sizes(image)
     except _UNREADABLE as error:
         raise ValueError(f"image: cannot read {path} ({error})") from error
+
+
+def image_size(path: Path) -> Size:
+    """(height, width) upright, see `image_sizes`."""
+    return image_sizes(path)[0]
+
+
+def common_size(image: Collection[Size], label_map: Collection[Size]) -> Size | None:
+    """The first of a picture's `image_sizes` that is among its label map's; None where they are of different size."""
+    return next((size for size in image if size in label_map), None)
+
+
+def _sizes(image: Image.Image) -> tuple[Size, Size]:
+    """See `image_sizes`."""
+    orientation = None
+    with contextlib.suppress(Exception):  # a damaged EXIF block must not cost the picture
+        # PNG's own method decodes the whole picture in search of EXIF.
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+    stored = image.height, image.width
+    return ((image.width, image.height) if orientation in _LYING else stored), stored
+
+
+def _turned(image: Image.Image, size: Size | None) -> Image.Image:
+    """Upright, or as it is stored where it has `size` only like that."""
+    upright, stored = _sizes(image)
+    if size == upright or size != stored:
+        with contextlib.suppress(Exception):
+            ImageOps.exif_transpose(image, in_place=True)
+    return image

@@ -141,12 +141,8 @@ class VideoReader:
     def _frame(self, video: Video, frame: int) -> Sample:
         """With all objects of the video, seen or not."""
         file = video.files[frame]
-        image = read_rgb(video.images / file)
-        size = (image.shape[1], image.shape[2])
-        if size != video.size:
-            raise ValueError(f"image: {video.images / file} is {size} (height, width), its video {video.size}")
         return Sample(
-            image=image,
+            image=read_rgb(video.images / file, size=video.size),
             segment_layers=video.layers(frame),
             labels=torch.tensor(video.labels, dtype=torch.int64),
             names=self.names,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .reading import Findings, image_size, read_label_map
+from .reading import Findings, common_size, image_sizes, read_label_map
 from .video import Video
 
 NO_VALUE = -1
@@ -82,12 +82,13 @@ def find_video(
         return None
     files, map_files = [f"{frames}/{stem}.jpg" for stem in kept], [f"{maps}/{stem}.png" for stem in kept]
     try:
-        size, map_size = image_size(images / files[0]), image_size(root / map_files[0])
+        sizes, map_sizes = image_sizes(images / files[0]), image_sizes(root / map_files[0])
     except ValueError as error:
         findings.skip("videos whose first frame cannot be read", error)
         return None
-    if size != map_size:
-        told = f"{root / map_files[0]} is {map_size} (height, width), its frame {size}"
+    size = common_size(sizes, map_sizes)
+    if size is None:
+        told = f"{root / map_files[0]} is {map_sizes[0]} (height, width), its frame {sizes[0]}"
         findings.skip("videos whose label maps are of another size", told)
         return None
     return IndexedVideo(name, images, files, size, labels, root, map_files, table)
