@@ -63,7 +63,7 @@ class PanopticImages(Task):
             for identity in self.truth:
                 if identity not in self.entries:
                     raise ValueError(f"expected an entry of images for every annotation, got none for {identity}")
-        self.words.check(self.things, annotations)
+        self.words.check(self.names, annotations)
         self.sample_ids = list(self.truth)
 
     def predict(self, sample_id: str, out: Path) -> Outcome:
@@ -141,11 +141,12 @@ class InstanceImages(Task):
         truth = read_json(annotations, keys={"images": list, "annotations": list, "categories": list})
         with complete(annotations):
             self.categories = {entry["id"]: entry for entry in truth["categories"]}
+            names = {number: str(entry["name"]) for number, entry in self.categories.items()}
             self.entries = {str(entry["id"]): entry for entry in truth["images"]}
             self.truth: dict[str, list[dict[str, Any]]] = {identity: [] for identity in self.entries}
             for one in truth["annotations"]:
                 self.truth[str(one["image_id"])].append(one)
-        self.words.check(self.categories, annotations)
+        self.words.check(names, annotations)
         self.sample_ids = list(self.entries)
 
     def predict(self, sample_id: str, out: Path) -> Outcome:

@@ -5,7 +5,7 @@ what the report says is what the official tool says of the same files.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -196,13 +196,30 @@ class Words:
         assert label is not None
         return self.listed.category_ids[label]
 
-    def check(self, categories: Iterable[int], where: Path) -> None:
-        """Raises UserError if the ground truth numbers its categories otherwise."""
-        unknown = sorted(set(categories) - set(self.listed.category_ids))
-        if unknown:
-            raise UserError(
-                f"{where}: expected the official category ids, got {unknown[0]}, which is none of this benchmark"
-            )
+    def check(self, categories: Mapping[int, str], where: Path) -> None:
+        """Raises UserError if the ground truth numbers its categories otherwise.
+
+        Names count as well, for lists share numbers: those of YouTube-VIS 2019 and 2021 both have 1 to 40. A name that
+        is not listed passes, as another spelling.
+        """
+        numbers = {
+            _spelling(name): number
+            for name, number in zip(self.listed.official_names, self.listed.category_ids, strict=True)
+        }
+        for category, name in categories.items():
+            if category not in numbers.values():
+                raise UserError(
+                    f"{where}: expected the official category ids, got {category}, which is none of this benchmark"
+                )
+            if (number := numbers.get(_spelling(name), category)) != category:
+                raise UserError(
+                    f"{where}: expected {number} as the category id of {name!r}, got {category}: these are the data of"
+                    " another benchmark"
+                )
+
+
+def _spelling(name: str) -> str:
+    return name.strip().casefold()
 
 
 def words_of(predictor: Predictor, settings: Settings) -> Words:

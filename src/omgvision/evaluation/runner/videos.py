@@ -90,6 +90,7 @@ class PanopticVideos(VideoTask):
         truth = read_json(self.annotations, keys={"videos": list, "annotations": list, "categories": list})
         with complete(self.annotations):
             self.things = {entry["id"]: bool(entry["isthing"]) for entry in truth["categories"]}
+            names = {entry["id"]: str(entry["name"]) for entry in truth["categories"]}
             entries = {str(entry["video_id"]): entry["annotations"] for entry in truth["annotations"]}
             self.videos: dict[str, _Annotated] = {}
             for video in truth["videos"]:
@@ -99,7 +100,7 @@ class PanopticVideos(VideoTask):
                     [root / "panomasksRGB" / name / file for file in files],
                     entries[name],
                 )
-        self.words.check(self.things, self.annotations)
+        self.words.check(names, self.annotations)
         self.sample_ids = list(self.videos)
 
     def predict(self, sample_id: str, out: Path) -> Outcome:

@@ -115,6 +115,33 @@ def test_the_real_tracker(name, make, mode, predictor, tmp_path):
     assert 0 <= next(iter(report["numbers"].values())) <= 1
 
 
+@pytest.mark.parametrize(
+    ("name", "own", "other", "message"),
+    [
+        (
+            "youtube-vis-2019",
+            "youtube_vis_2019",
+            "youtube_vis_2021",
+            "expected 28 as the category id of 'airplane', got 1",
+        ),
+        (
+            "youtube-vis-2021",
+            "youtube_vis_2021",
+            "youtube_vis_2019",
+            "expected 26 as the category id of 'person', got 1",
+        ),
+    ],
+)
+def test_the_same_numbers_of_other_classes(name, own, other, message, knowing, tmp_path):
+    row = BENCHMARKS[name]
+    for listed in (own, other):
+        layouts.dump({"videos": [], "categories": layouts.categories(listed)}, tmp_path / "valid.json")
+        if listed == own:
+            assert not row.task(tmp_path, knowing, row.settings).sample_ids
+    with pytest.raises(UserError, match=rf"valid\.json: {message}"):
+        row.task(tmp_path, knowing, row.settings)
+
+
 def test_annotations_that_are_not_public(knowing, tmp_path):
     layouts.ovis(tmp_path, annotated=False)
     report = evaluate(BENCHMARKS["ovis"], tmp_path, knowing, out=tmp_path / "run")
