@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omgvision.data.datasets.captions import read_captioned, read_regions
@@ -48,8 +49,8 @@ class LanguageBenchmark(Row[Speaker, OmgLlavaConfig, Any]):
         return LANGUAGE_MODELS.get((text.hidden_size, text.num_hidden_layers))
 
     def published_for(self, config: OmgLlavaConfig) -> list[dict[str, Any]]:
-        """With its own language model, else with InternLM2-7B."""
-        for language_model in (self.original_of(config), "InternLM2-7B"):
+        """With its own language model, else with InternLM2-7B, else with any."""
+        for language_model in (self.original_of(config), "InternLM2-7B", ""):
             found = [asdict(one) for one in self.published if one.model.startswith(f"OMG-LLaVA {language_model}")]
             if found:
                 return found
@@ -171,8 +172,18 @@ def _mme(root: Path, speaker: Speaker, settings: AskSettings) -> Task:
     return MmePictures(read_mme(root, subtasks=PERCEPTION + COGNITION), speaker=speaker, settings=settings)
 
 
-def _refcoco_rows(name: str, title: str, file: str, ciou: Mapping[str, tuple[float, float, float]]) -> list[Any]:
-    """Rows of the splits, with cIoU as published: all tasks; fine-tuned with the decoder frozen; and trained."""
+def _refcoco_rows(
+    name: str,
+    title: str,
+    file: str,
+    ciou: Mapping[str, tuple[float, float, float]],
+    *,
+    of_others: Mapping[str, float] = MappingProxyType({}),
+) -> list[Any]:
+    """Rows of the splits, with cIoU as published: all tasks; fine-tuned with the decoder frozen; and trained.
+
+    `of_others` is of other language models. Their table does not say of which split: taken for val.
+    """
     return [
         LanguageBenchmark(
             f"{name}-{split}",
@@ -181,10 +192,13 @@ def _refcoco_rows(name: str, title: str, file: str, ciou: Mapping[str, tuple[flo
             layout=(f"{name}/{file}", f"{name}/instances.json", _TRAIN_2014),
             settings=SentenceSettings(questions=(_SEGMENT,), max_new_tokens=100),
             task=partial(_referring, name=name, split=split),
-            published=tuple(
-                one
-                for model, value in zip((_MIXED, _FROZEN, _TRAINED), values, strict=True)
-                for one in _published({"cIoU": value}, model, table="table of referring segmentation")
+            published=(
+                *(
+                    one
+                    for model, value in zip((_MIXED, _FROZEN, _TRAINED), values, strict=True)
+                    for one in _published({"cIoU": value}, model, table="table of referring segmentation")
+                ),
+                *(_of_language_models("cIoU", of_others, confirmed=False) if split == "val" else ()),
             ),
         )
         for split, values in ciou.items()
@@ -203,14 +217,23 @@ def _choice_row(name: str, title: str, tables: tuple[str, ...], published: tuple
     )
 
 
-def _of_language_models(number: str, values: Mapping[str, float], *, confirmed: bool = True) -> tuple[Published, ...]:
-    """Co-trained models with each language model."""
-    return tuple(
+def _of_language_models(
+    number: str, values: Mapping[str, float], *, llava_alone: float | None = None, confirmed: bool = True
+) -> tuple[Published, ...]:
+    """Co-trained models with each language model, and one that was trained on LLaVA's data alone.
+
+    Which language model the latter has the paper does not say: taken for that of its other tables.
+    """
+    table = "table of language models"
+    co_trained = tuple(
         one
         for model, value in values.items()
-        for one in _published(
-            {number: value}, f"{model}, all tasks", table="table of language models", confirmed=confirmed
-        )
+        for one in _published({number: value}, f"{model}, all tasks", table=table, confirmed=confirmed)
+    )
+    if llava_alone is None:
+        return co_trained
+    return co_trained + _published(
+        {number: llava_alone}, "InternLM2-7B, LLaVA's data alone", table=table, confirmed=False
     )
 
 
@@ -220,12 +243,14 @@ _ROWS: tuple[LanguageBenchmark, ...] = (
         "RefCOCO (unc)",
         "refs(unc).p",
         {"val": (0.756, 0.772, 0.780), "testA": (0.777, 0.798, 0.803), "testB": (0.712, 0.741, 0.741)},
+        of_others={"Qwen2-7B": 0.767, "Phi3-3.8B": 0.765},
     ),
     *_refcoco_rows(
         "refcoco+",
         "RefCOCO+ (unc)",
         "refs(unc).p",
         {"val": (0.656, 0.687, 0.691), "testA": (0.697, 0.730, 0.731), "testB": (0.589, 0.616, 0.630)},
+        of_others={"Qwen2-7B": 0.691},
     ),
     *_refcoco_rows(
         "refcocog",
@@ -313,7 +338,9 @@ _ROWS: tuple[LanguageBenchmark, ...] = (
         "mmbench-dev",
         "MMBench dev, English",
         ("MMBench_DEV_EN.tsv", "mmbench_dev_en_20231003.tsv", "mmbench_dev_20230712.tsv"),
-        _of_language_models("Overall", {"InternLM2-7B": 0.479, "Qwen2-7B": 0.628, "Phi3-3.8B": 0.596}),
+        _of_language_models(
+            "Overall", {"InternLM2-7B": 0.479, "Qwen2-7B": 0.628, "Phi3-3.8B": 0.596}, llava_alone=0.675
+        ),
     ),
     _choice_row("mmbench-dev-cn", "MMBench dev, Chinese", ("MMBench_DEV_CN.tsv", "mmbench_dev_cn_20231003.tsv")),
     _choice_row(
@@ -326,13 +353,28 @@ _ROWS: tuple[LanguageBenchmark, ...] = (
         "SEED-Bench, pictures",
         ("SEEDBench_IMG.tsv",),
         # The paper's text says 46.5 of InternLM2-7B, its table 56.5.
-        _of_language_models("Overall", {"InternLM2-7B": 0.565, "Qwen2-7B": 0.607, "Phi3-3.8B": 0.606}, confirmed=False),
+        _of_language_models(
+            "Overall",
+            {"InternLM2-7B": 0.565, "Qwen2-7B": 0.607, "Phi3-3.8B": 0.606},
+            llava_alone=0.689,
+            confirmed=False,
+        ),
     ),
     _choice_row(
         "ai2d",
         "AI2D test",
         ("AI2D_TEST.tsv",),
-        _of_language_models("Overall", {"InternLM2-7B": 0.429, "Qwen2-7B": 0.526, "Phi3-3.8B": 0.569}),
+        _of_language_models(
+            "Overall", {"InternLM2-7B": 0.429, "Qwen2-7B": 0.526, "Phi3-3.8B": 0.569}, llava_alone=0.617
+        ),
+    ),
+    _choice_row("mmstar", "MMStar", ("MMStar.tsv",), _of_language_models("Overall", {"Qwen2-7B": 0.372})),
+    _choice_row(
+        "scienceqa",
+        "ScienceQA test, with pictures",
+        ("ScienceQA_TEST.tsv",),
+        # The paper does not say of which split.
+        _of_language_models("Overall", {"Qwen2-7B": 0.664}, confirmed=False),
     ),
     LanguageBenchmark(
         "pope",
@@ -343,7 +385,10 @@ _ROWS: tuple[LanguageBenchmark, ...] = (
         task=_pope,
         # The paper does not say which of POPE's numbers it is.
         published=_of_language_models(
-            "accuracy", {"InternLM2-7B": 0.800, "Qwen2-7B": 0.843, "Phi3-3.8B": 0.867}, confirmed=False
+            "accuracy",
+            {"InternLM2-7B": 0.800, "Qwen2-7B": 0.843, "Phi3-3.8B": 0.867},
+            llava_alone=0.897,
+            confirmed=False,
         ),
     ),
     LanguageBenchmark(
@@ -354,8 +399,12 @@ _ROWS: tuple[LanguageBenchmark, ...] = (
         settings=AskSettings(questions=("{}",), max_new_tokens=100),
         task=_mme,
         published=(
-            *_of_language_models("perception", {"InternLM2-7B": 1177, "Qwen2-7B": 1215.7, "Phi3-3.8B": 1291.6}),
-            *_of_language_models("cognition", {"InternLM2-7B": 235, "Qwen2-7B": 251.1, "Phi3-3.8B": 265}),
+            *_of_language_models(
+                "perception", {"InternLM2-7B": 1177, "Qwen2-7B": 1215.7, "Phi3-3.8B": 1291.6}, llava_alone=1448
+            ),
+            *_of_language_models(
+                "cognition", {"InternLM2-7B": 235, "Qwen2-7B": 251.1, "Phi3-3.8B": 265}, llava_alone=282
+            ),
         ),
     ),
 )
@@ -373,7 +422,7 @@ GRADED_BY: Mapping[str, str] = {
     **dict.fromkeys(("refcoco", "refcoco+", "refcocog", "grefcoco", "reasonseg"), "referring"),
     "gcg": "gcg",
     **dict.fromkeys(("region-caption", "coco-captions"), "captions"),
-    **dict.fromkeys(("mmbench", "seed-bench", "ai2d"), "multiple-choice"),
+    **dict.fromkeys(("mmbench", "seed-bench", "ai2d", "mmstar", "scienceqa"), "multiple-choice"),
     "pope": "pope",
     "mme": "mme",
 }

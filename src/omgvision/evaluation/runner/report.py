@@ -166,7 +166,7 @@ def verdict(report: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
     origin = f"{entry['model']}{'' if entry['confirmed'] else ', unconfirmed'}"
     if report["samples"] < report["samples_in_all"]:
         return f"{origin}; ours on {report['samples']} of {report['samples_in_all']} samples: not comparable"
-    if report["original"] is None:
+    if report["original"] is None or report["original"] not in entry["model"]:
         return f"{origin}; ours is another model"
     if entry["difference"] is None:
         return origin

@@ -32,6 +32,10 @@ def test_numbers_that_cannot_be_compared():
     part, other = report(samples=8), report(original=None)
     assert verdict(part, part["published"][0]).endswith("ours on 8 of 5000 samples: not comparable")
     assert verdict(other, other["published"][0]) == "OMG-Seg ConvNeXt-L; ours is another model"
+    qwen = report(original="Qwen2-7B")
+    assert verdict(qwen, {**qwen["published"][0], "model": "OMG-LLaVA InternLM2-7B, all tasks"}) == (
+        "OMG-LLaVA InternLM2-7B, all tasks; ours is another model"
+    )
     unsure = {**report()["published"][0], "confirmed": False, "noise": None}
     assert verdict(report(), unsure) == "OMG-Seg ConvNeXt-L, unconfirmed; -0.29"
 

@@ -1,5 +1,6 @@
 """Benchmarks of words: pictures, questions and answers to files, numbers and a report, on a few small pictures."""
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from omg_cli.main import run
-from omgvision import UserError
+from omgvision import OmgLlavaConfig, OmgSegConfig, UserError
 from omgvision.evaluation import caption_tools
-from omgvision.evaluation.language_benchmarks import GRADED_BY, GROUPS, LANGUAGE_BENCHMARKS
+from omgvision.evaluation.language_benchmarks import GRADED_BY, GROUPS, LANGUAGE_BENCHMARKS, LANGUAGE_MODELS
 from omgvision.evaluation.runner.described import clean_caption, clean_region_caption, phrases_of
 from omgvision.evaluation.runner.run import evaluate_language
 from omgvision.evaluation.runner.speaker import Speaker
@@ -240,7 +241,7 @@ def test_published_numbers(talker):
     rows = {name: row.published_for(config) for name, row in LANGUAGE_BENCHMARKS.items()}
     assert all(row.original_of(config) is None for row in LANGUAGE_BENCHMARKS.values())
     assert [one["value"] for one in rows["refcoco-val"]] == [0.756, 0.772, 0.780]
-    assert [one["value"] for one in rows["mme"]] == [1177, 235]
+    assert [one["value"] for one in rows["mme"]] == [1177, 1448, 235, 282]
     assert [(one["number"], one["value"]) for one in rows["gcg-test"]][4:] == [
         ("METEOR", 0.145),
         ("CIDEr", 0.385),
@@ -261,6 +262,35 @@ def test_published_numbers(talker):
     for found in rows.values():
         assert all(0 < one["value"] < (2000 if one["number"] in ("perception", "cognition") else 1) for one in found)
         assert all(one["noise"] is None for one in found)
+
+
+def test_published_with_other_language_models():
+    original = OmgLlavaConfig(vision_config=OmgSegConfig(), text_config=None)
+
+    def values(language_model: str) -> dict[str, list[float]]:
+        sides = {name: side for side, name in LANGUAGE_MODELS.items()}
+        config = copy.deepcopy(original)
+        config.text_config.hidden_size, config.text_config.num_hidden_layers = sides[language_model]
+        assert LANGUAGE_BENCHMARKS["mme"].original_of(config) == language_model
+        return {
+            name: [one["value"] for one in row.published_for(config) if language_model in one["model"]]
+            for name, row in LANGUAGE_BENCHMARKS.items()
+        }
+
+    published = {"mme": [1215.7, 251.1], "mmbench-dev": [0.628], "seed-bench": [0.607], "pope": [0.843]}
+    published |= {"ai2d": [0.526], "mmstar": [0.372], "scienceqa": [0.664]}
+    published |= {"refcoco-val": [0.767], "refcoco+-val": [0.691]}
+    assert {name: found for name, found in values("Qwen2-7B").items() if found} == published
+    published = {"mme": [1291.6, 265], "mmbench-dev": [0.596], "seed-bench": [0.606], "pope": [0.867]}
+    published |= {"ai2d": [0.569], "refcoco-val": [0.765]}
+    assert {name: found for name, found in values("Phi3-3.8B").items() if found} == published
+    ours = values("InternLM2-7B")
+    assert {name: ours[name] for name in ("mmbench-dev", "seed-bench", "pope", "ai2d")} == {
+        "mmbench-dev": [0.479, 0.675],
+        "seed-bench": [0.565, 0.689],
+        "pope": [0.800, 0.897],
+        "ai2d": [0.429, 0.617],
+    }
 
 
 @pytest.mark.parametrize("name", LANGUAGE_BENCHMARKS)

@@ -130,7 +130,7 @@ def mmbench(root: Path) -> Path:
         hint = "Look." if number == 1 else ""
         rows.append(f"{number}\t{text}\t{hint}\tred\tgreen\tA\tcolour\tlogic_reasoning\t{encoded}")
         rows.append(f"{number + 1_000_000}\t{text}\t{hint}\tgreen\tred\tB\tcolour\tlogic_reasoning\t{number}")
-    for name in ("MMBench_DEV_EN.tsv", "AI2D_TEST.tsv", "SEEDBench_IMG.tsv"):
+    for name in ("MMBench_DEV_EN.tsv", "AI2D_TEST.tsv", "SEEDBench_IMG.tsv", "MMStar.tsv", "ScienceQA_TEST.tsv"):
         (root / "LMUData").mkdir(exist_ok=True)
         (root / "LMUData" / name).write_text("\n".join(rows), encoding="utf-8")
     table = [line.split("\t") for line in rows]
