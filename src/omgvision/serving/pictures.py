@@ -19,12 +19,14 @@ class Limits:
     Attributes:
         upload_bytes: Of a picture as it is sent.
         pixels: Of a picture when it is decoded.
+        side: Longer side of a picture, in pixels.
         kept: Pictures that stay encoded, and conversations that stay in memory, for the next question.
         answer_tokens: Longest answer of the chat model.
     """
 
     upload_bytes: int = 20 * 2**20
     pixels: int = 40_000_000
+    side: int = 16_384
     kept: int = 8
     answer_tokens: int = 1024
 
@@ -51,6 +53,10 @@ def read_picture(data: bytes, *, limits: Limits, what: str = "image") -> Image.I
     if image.width * image.height > limits.pixels:  # before it is decoded
         raise UserError(
             f"{what}: expected at most {limits.pixels / 1e6:g} megapixels, got {image.width}x{image.height} pixels"
+        )
+    if max(image.size) > limits.side:
+        raise UserError(
+            f"{what}: expected at most {limits.side} pixels on its longer side, got {image.width}x{image.height} pixels"
         )
     return load_image(image)
 

@@ -22,7 +22,7 @@ from omgvision.serving.segmenter import Segmenter
 from tests.golden_llava import processor, random_llava
 from tests.unit.test_chat import Scripted
 
-LIMITS = Limits(upload_bytes=100_000, pixels=20_000, kept=2)
+LIMITS = Limits(upload_bytes=100_000, pixels=20_000, side=1000, kept=2)
 
 
 def png(image: Image.Image) -> bytes:
@@ -163,6 +163,8 @@ def test_limits(client):
     assert "MB" in line_of(client.post("/v1/segment", json={"image": data_url(noise)}))
     wide = client.post("/v1/segment", json={"image": data_url(Image.new("RGB", (1000, 30)))})
     assert wide.status_code == 400 and "megapixels" in line_of(wide)
+    thin = client.post("/v1/segment", json={"image": data_url(Image.new("RGB", (1001, 2)))})
+    assert thin.status_code == 400 and "at most 1000 pixels on its longer side, got 1001x2" in line_of(thin)
     too_much = b" " * (LIMITS.body_bytes + 1)
     whole = client.post("/v1/segment", content=too_much, headers={"content-type": "application/json"})
     pieces = (too_much[start : start + 65536] for start in range(0, len(too_much), 65536))

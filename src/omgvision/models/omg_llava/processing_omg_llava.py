@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 from transformers.image_processing_base import BatchFeature
+from transformers.image_utils import PILImageResampling
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -286,12 +287,25 @@ class OmgLlavaProcessor(ProcessorMixin):
     def _picture_data(self, pictures: Sequence[Any], prompts: Sequence[Sequence[Prompt]]) -> dict[str, Tensor]:
         tensors = self.image_processor.to_tensors(list(pictures))
         squares = [self.square((picture.shape[1], picture.shape[2])) for picture in tensors]
-        padded = [square.pad(picture, self._color) for square, picture in zip(squares, tensors, strict=True)]
-        data = {"pixel_values": self.image_processor(padded, return_tensors="pt")["pixel_values"]}
+        fitted = [self._fit(picture, square) for square, picture in zip(squares, tensors, strict=True)]
+        data = {"pixel_values": self.image_processor(fitted, return_tensors="pt")["pixel_values"]}
         if any(prompts):
             placed = [place_prompts(given, square) for given, square in zip(prompts, squares, strict=True)]
             data |= prompt_tensors(placed, network=squares[0].network)
         return data
+
+    def _fit(self, picture: Tensor, square: Square) -> Tensor:
+        """A picture on its square of the network's size, in whole grey levels where it came in them."""
+
+        def resize(part: Tensor, size: tuple[int, int]) -> Tensor:
+            plain = {"do_rescale": False, "do_normalize": False, "do_pad": False, "return_tensors": "pt"}
+            found = self.image_processor(part, size={"height": size[0], "width": size[1]}, **plain)
+            return found["pixel_values"][0].to(part.dtype)
+
+        # Pillow rounds between rows and columns, torch only at the end.
+        if self.image_processor.resample == PILImageResampling.BILINEAR and not picture.is_floating_point():
+            return square.fit(picture.float(), self._color, resize=resize).round()
+        return square.fit(picture, self._color, resize=resize)
 
     @property
     def _color(self) -> Tensor:

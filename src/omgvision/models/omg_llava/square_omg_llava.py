@@ -1,14 +1,19 @@
 """Pictures of any shape on the square that the network sees, and back.
 
-The picture lies in the middle of a square of its longer side; the square is resized to the network input. Letters:
-H×W the picture, S the side of the square before resizing, N masks.
+The picture lies in the middle of a square of its longer side; the square is resized to the network input. The square
+itself is never made: of a picture of 40000×1000 pixels it would take 5 GB. Letters: H×W the picture, S the side of the
+square before resizing, N masks.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+_STRIP = 2**22
+"""Pixels of the square that are resized at once."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,20 @@ class Square:
     def scale(self) -> float:
         return self.network / self.side
 
-    def pad(self, picture: Tensor, color: Tensor) -> Tensor:
-        """[3, H, W] → [3, S, S] with ``color`` [3] around it."""
-        square = color.to(picture.dtype)[:, None, None].repeat(1, self.side, self.side)
-        square[:, self.top : self.top + self.height, self.left : self.left + self.width] = picture
-        return square
+    def fit(self, picture: Tensor, color: Tensor, *, resize: Callable[[Tensor, tuple[int, int]], Tensor]) -> Tensor:
+        """[3, H, W] → [3, network, network] with ``color`` [3] around it, as if the whole square was resized.
+
+        Along the rows and then along the columns, as Pillow does it, so that the result is the same bit for bit.
+
+        Args:
+            resize: A picture and its new (height, width) → the picture of that size.
+        """
+        rows = [
+            resize(_framed(strip, color, width=self.side, left=self.left), (strip.shape[1], self.network))
+            for strip in picture.split(max(1, _STRIP // self.side), dim=1)
+        ]
+        lines = torch.cat(rows, dim=1)
+        return resize(_framed(lines, color, height=self.side, top=self.top), (self.network, self.network))
 
     def points(self, points: Tensor) -> Tensor:
         """xy [..., 2] in pixels of the picture → of the network input."""
@@ -59,17 +73,33 @@ class Square:
 
     def masks(self, masks: Tensor) -> Tensor:
         """[N, H, W] → [N, network, network] bool, resized by nearest neighbours, False around the picture."""
-        square = torch.zeros(len(masks), self.side, self.side, dtype=torch.uint8)
-        square[:, self.top : self.top + self.height, self.left : self.left + self.width] = masks != 0
-        return F.interpolate(square[None], size=(self.network, self.network), mode="nearest")[0].bool()
+        nearest = F.interpolate(torch.arange(self.side, dtype=torch.float64)[None, None], size=self.network)[
+            0, 0
+        ].long()
+        rows, columns = nearest - self.top, nearest - self.left
+        inside = ((rows >= 0) & (rows < self.height))[:, None] & (columns >= 0) & (columns < self.width)
+        found = masks[:, rows.clamp(0, self.height - 1)][:, :, columns.clamp(0, self.width - 1)]
+        return (found != 0) & inside
 
     def restore(self, mask_logits: Tensor) -> Tensor:
         """Mask logits [N, h, w] of the square → [N, H, W] of the picture, bilinear."""
-        planes = []
-        for logits in mask_logits.float():  # one by one: a large picture's square is large
-            square = F.interpolate(logits[None, None], size=(self.side, self.side), mode="bilinear")[0, 0]
-            planes.append(square[self.top : self.top + self.height, self.left : self.left + self.width])
-        return torch.stack(planes) if planes else mask_logits.new_zeros(0, self.height, self.width)
+        planes = mask_logits.float()
+        sides = [(-2, self.top, self.height), (-1, self.left, self.width)]
+        for axis, start, length in sorted(sides, key=lambda side: side[2]):  # what is padded first, and cut at once
+            size = list(planes.shape[-2:])
+            size[axis] = self.side
+            planes = F.interpolate(planes[:, None], size=size, mode="bilinear")[:, 0].narrow(axis, start, length)
+        return planes
+
+
+def _framed(
+    picture: Tensor, color: Tensor, *, height: int | None = None, width: int | None = None, top: int = 0, left: int = 0
+) -> Tensor:
+    """[3, h, w] with ``color`` [3] around it; without a height or width as large as it is."""
+    _, rows, columns = picture.shape
+    canvas = color.to(picture)[:, None, None].repeat(1, height or rows, width or columns)
+    canvas[:, top : top + rows, left : left + columns] = picture
+    return canvas
 
 
 __all__ = ["Square"]
