@@ -9,13 +9,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors import numpy as safetensors_numpy
 from safetensors.torch import load_file
 from torch import Tensor
 
 FIXTURES = Path(__file__).parent / "fixtures" / "omg_seg"
 METRICS = FIXTURES.parent / "metrics", Path(__file__).parents[2] / "shared" / "golden" / "metrics"
-"""Inputs of the official evaluation tools and the numbers that they print: in the repository, or beside it (all)."""
+"""Inputs of the official evaluation tools and the numbers that they print: in the repository, but for DAVIS' masks
+(their licence is non-commercial), or beside it, all of them."""
 
 
 def metrics(name: str) -> Path:
@@ -34,6 +37,11 @@ def path(name: str) -> Path:
 def load(name: str) -> dict[str, Tensor]:
     """The tensors of `name`.safetensors under their recorded names (booleans are uint8, floats are float32)."""
     return load_file(path(f"{name}.safetensors"))
+
+
+def arrays(name: str) -> dict[str, np.ndarray]:
+    """`load` as numpy arrays."""
+    return safetensors_numpy.load_file(path(f"{name}.safetensors"))
 
 
 @cache

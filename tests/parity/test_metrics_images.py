@@ -1,7 +1,7 @@
 """Image metrics equal to the official tools' recorded numbers, through `omg score` and through the classes."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,17 @@ from pycocotools import mask as coco_mask
 
 from omg_cli.main import run
 from omgvision.evaluation.average_precision import NAMES, AveragePrecision
+from omgvision.evaluation.cityscapes_instances import CityscapesInstances
+from omgvision.evaluation.cityscapes_semantic import CityscapesSemantic
 from omgvision.evaluation.class_agnostic import PromptedIoU
 from omgvision.evaluation.click_iou import ClickIoU, mask_iou, next_click
 from omgvision.evaluation.panoptic_conversions import convert_cityscapes
+from omgvision.evaluation.panoptic_files import read_ids
 from omgvision.evaluation.panoptic_quality import PanopticQuality, SegmentLabel
 from omgvision.evaluation.scores import gather as gathering
 from omgvision.evaluation.scores.panoptic_quality import score as score_panoptic
-from tests.golden import METRICS, metrics
+from tests import golden
+from tests.golden import metrics
 
 EXACT = 1e-9
 
@@ -55,8 +59,40 @@ def test_coco_panoptic(capsys, tmp_path: Path, prediction: str, key: str):
     folder = metrics("coco_panoptic")
     truth, guess = folder / "panoptic_gt.json", folder / f"{prediction}.json"
     numbers = omg_score(capsys, tmp_path, "coco-panoptic", "--gt", truth, "--pred", guess)
-    names = {entry["id"]: entry["name"] for entry in read(truth)["categories"]}
-    check_quality(numbers, read(folder / "expected.json")[key], names=names)
+    check_quality(numbers, read(folder / "expected.json")[key], names=names_of(truth))
+
+
+def names_of(truth: Path) -> dict[int, str]:
+    return {entry["id"]: entry["name"] for entry in read(truth)["categories"]}
+
+
+def panoptic_quality(truth: Path, prediction: Path) -> dict[str, float]:
+    """What the class says of two jsons, image by image, in two shares and from the last to the first."""
+    true, guesses = read(truth), {entry["image_id"]: entry for entry in read(prediction)["annotations"]}
+    shares = [PanopticQuality({entry["id"]: bool(entry["isthing"]) for entry in true["categories"]}) for _ in range(2)]
+    for index, entry in enumerate(reversed(true["annotations"])):
+        sides = []
+        for path, described in ((prediction, guesses[entry["image_id"]]), (truth, entry)):
+            labels = {
+                one["id"]: SegmentLabel(one["category_id"], bool(one.get("iscrowd", 0)))
+                for one in described["segments_info"]
+            }
+            sides += [read_ids(path.with_suffix("") / described["file_name"]), labels]
+        shares[index % 2].update(str(entry["image_id"]), *sides)
+    shares[0].merge(shares[1])
+    numbers, names = shares[0].compute(), names_of(truth)
+    for category, qualities in shares[0].per_category().items():
+        numbers |= {
+            f"{name}/{names[category]}": value for name, value in zip(("PQ", "SQ", "RQ"), qualities, strict=True)
+        }
+    return numbers
+
+
+def test_panoptic_quality_of_coco():
+    folder = metrics("coco_panoptic")
+    truth = folder / "panoptic_gt.json"
+    numbers = panoptic_quality(truth, folder / "panoptic_pred.json")
+    check_quality(numbers, read(folder / "expected.json")["pred"], names=names_of(truth))
 
 
 @pytest.mark.slow
@@ -70,8 +106,7 @@ def test_coco_panoptic_in_several_processes(monkeypatch: pytest.MonkeyPatch):
 
 def test_panoptic_quality_of_omg_seg():
     """panopticapi, run by the original on two images, one with a crowd."""
-    expected = read(omg_seg_metrics() / "metrics.json")
-    tensors = load_omg_seg()
+    expected, tensors = golden.read_json("metrics"), golden.arrays("metrics_inputs")
     metric = PanopticQuality({category: category < 5 for category in range(9)})
     for name in ("img0", "img1"):
         labels = [
@@ -90,23 +125,9 @@ def test_panoptic_quality_of_omg_seg():
         assert metric.per_category()[int(category)] == pytest.approx((row["pq"], row["sq"], row["rq"]), abs=EXACT)
 
 
-def omg_seg_metrics() -> Path:
-    folder = METRICS[1].parent / "omg_seg"
-    if not folder.is_dir():
-        pytest.skip(f"no recorded metrics of OMG-Seg in {folder}")
-    return folder
-
-
-def load_omg_seg() -> dict[str, np.ndarray]:
-    from safetensors.numpy import load_file
-
-    return load_file(omg_seg_metrics() / "metrics_inputs.safetensors")
-
-
 def test_instance_iou_of_omg_seg():
     """`InsClsIoUMetric`, class 3 being novel; the original computes in float32 and says the accuracy in per cent."""
-    expected = read(omg_seg_metrics() / "metrics.json")
-    tensors = load_omg_seg()
+    expected, tensors = golden.read_json("metrics"), golden.arrays("metrics_inputs")
     metric, masks_alone = PromptedIoU(unseen=[3]), PromptedIoU()
     for name in ("img2", "img0", "img1"):
         prediction, target = (tensors[f"inscls.{name}.{side}"].astype(bool) for side in ("pred", "gt"))
@@ -157,16 +178,50 @@ def test_cityscapes_panoptic(capsys, tmp_path: Path):
     numbers = omg_score(
         capsys, tmp_path, "cityscapes-panoptic", "--gt", folder / "gtFine", "--pred", folder / "results_panoptic"
     )
-    names = {entry["id"]: entry["name"] for entry in read(folder / "gtFine/cityscapes_panoptic_val.json")["categories"]}
+    names = names_of(folder / "gtFine" / CITYSCAPES_JSON)
     check_quality(numbers, read(folder / "expected.json")["panoptic"], names=names)
+
+
+CITYSCAPES_JSON = "cityscapes_panoptic_val.json"
+
+
+def test_panoptic_quality_of_cityscapes():
+    folder = metrics("cityscapes")
+    truth = folder / "gtFine" / CITYSCAPES_JSON
+    numbers = panoptic_quality(truth, folder / "results_panoptic" / CITYSCAPES_JSON)
+    check_quality(numbers, read(folder / "expected.json")["panoptic"], names=names_of(truth))
+
+
+def cityscapes_pictures() -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Name and label maps of every picture, the last first."""
+    for path in sorted((metrics("cityscapes") / "gtFine").rglob("*_instanceIds.png"), reverse=True):
+        maps = {kind: path.with_name(path.name.replace("instanceIds", kind)) for kind in ("instanceIds", "labelIds")}
+        yield path.name.removesuffix("_gtFine_instanceIds.png"), {kind: pixels(one) for kind, one in maps.items()}
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
 
 
 def test_cityscapes_semantic(capsys, tmp_path: Path):
     folder = metrics("cityscapes")
-    expected = read(folder / "expected.json")["pixel"]
     numbers = omg_score(
         capsys, tmp_path, "cityscapes-semantic", "--gt", folder / "gtFine", "--pred", folder / "results_semantic"
     )
+    check_cityscapes_semantic(numbers)
+
+
+def test_class_of_cityscapes_semantic():
+    folder = metrics("cityscapes") / "results_semantic"
+    metric = CityscapesSemantic()
+    for name, maps in cityscapes_pictures():
+        (guess,) = folder.rglob(f"{name}*.png")
+        metric.update(name, pixels(guess), maps["labelIds"], maps["instanceIds"])
+    check_cityscapes_semantic(metric.compute() | metric.per_class())
+
+
+def check_cityscapes_semantic(numbers: dict[str, Any]) -> None:
+    expected = read(metrics("cityscapes") / "expected.json")["pixel"]
     for ours, mean, rows in (
         ("mIoU", "averageScoreClasses", "classScores"),
         ("iIoU", "averageScoreInstClasses", "classInstScores"),
@@ -182,10 +237,27 @@ def test_cityscapes_semantic(capsys, tmp_path: Path):
 
 def test_cityscapes_instances(capsys, tmp_path: Path):
     folder = metrics("cityscapes")
-    expected = read(folder / "expected.json")["instance"]["averages"]
     numbers = omg_score(
         capsys, tmp_path, "cityscapes-instances", "--gt", folder / "gtFine/val", "--pred", folder / "results_instance"
     )
+    check_cityscapes_instances(numbers)
+
+
+def test_class_of_cityscapes_instances():
+    folder = metrics("cityscapes") / "results_instance"
+    metric = CityscapesInstances()
+    for name, maps in cityscapes_pictures():
+        lines = [line.split() for line in (folder / f"{name}.txt").read_text().splitlines()]
+        found = [(int(label), float(confidence), pixels(folder / mask) > 0) for mask, label, confidence in lines]
+        metric.update(name, maps["instanceIds"], found)
+    numbers = metric.compute()
+    for name, precisions in metric.per_class().items():
+        numbers |= {f"AP/{name}": float(precisions.mean()), f"AP50/{name}": float(precisions[0])}
+    check_cityscapes_instances(numbers)
+
+
+def check_cityscapes_instances(numbers: dict[str, Any]) -> None:
+    expected = read(metrics("cityscapes") / "expected.json")["instance"]["averages"]
     assert close(numbers["AP"], expected["allAp"])
     assert close(numbers["AP50"], expected["allAp50%"])
     for name, row in expected["classes"].items():

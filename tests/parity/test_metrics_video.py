@@ -1,6 +1,7 @@
 """Metrics of videos equal to the official tools: through the classes and through `omg score` on the recorded files."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from PIL import Image
 from omg_cli.main import run
 from omgvision.evaluation.davis import ObjectQuality
 from omgvision.evaluation.panoptic_quality import SegmentLabel
+from omgvision.evaluation.run_lengths import compressed
 from omgvision.evaluation.scores import vipseg
+from omgvision.evaluation.video_average_precision import Track, VideoAveragePrecision
 from omgvision.evaluation.video_consistency import VideoConsistency
-from omgvision.evaluation.video_panoptic_quality import VideoPanopticQuality
+from omgvision.evaluation.video_panoptic_quality import VOID, PanopticFrame, VideoPanopticQuality
 from tests import golden
 
 
@@ -60,6 +63,32 @@ def test_video_panoptic_quality():
             assert found == pytest.approx((one["pq"], one["sq"], one["rq"]), abs=1e-12)
 
 
+WINDOWS_OF_OMG_SEG = (1, 2, 3, 4, 6)
+
+
+def test_video_panoptic_quality_of_omg_seg():
+    """`eval_video.py` of the original, with all digits: a class that does not occur would count 0, all nine occur."""
+    expected, maps = golden.read_json("metrics")["offline_VPQ_full_precision"], golden.arrays("metrics_inputs")
+    metric = VideoPanopticQuality({category: category < 5 for category in range(9)}, windows=WINDOWS_OF_OMG_SEG)
+    for name in ("vid0", "vid1", "vid2"):
+        pairs = zip(maps[f"{name}.pred"], maps[f"{name}.gt"], strict=True)
+        metric.update(name, ((frame_of_omg_seg(guess), frame_of_omg_seg(truth)) for guess, truth in pairs))
+    qualities, windows = metric.per_category(), metric.per_window()
+    for size in WINDOWS_OF_OMG_SEG:
+        recorded = expected[f"k{size}"]
+        assert [quality[0] for quality in qualities[size].values()] == pytest.approx(recorded["per_class"], abs=1e-13)
+        for suffix, name in (("", "PQ"), ("_things", "PQ_thing"), ("_stuff", "PQ_stuff")):
+            assert windows[size][suffix].pq == pytest.approx(recorded[name] / 100, abs=1e-13)
+
+
+def frame_of_omg_seg(codes: np.ndarray) -> PanopticFrame:
+    """The original's maps, class · 10000 + instance; pixels of no class (truth) or of class 9 (prediction) are void."""
+    ids = np.where(codes >= 9 * 10_000, VOID, codes + 1)
+    return PanopticFrame(
+        ids, {one: SegmentLabel((one - 1) // 10_000) for one in np.unique(ids).tolist() if one != VOID}
+    )
+
+
 def test_score_vpq(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = golden.metrics("video_panoptic")
     expected = read(folder, "expected_vpq")
@@ -99,6 +128,38 @@ def test_score_youtube_vis(option: list[str], key: str, tmp_path: Path, capsys: 
         assert found == (None if value is None else pytest.approx(value, abs=1e-12)), category
 
 
+def test_average_precision_of_tracks():
+    """The class, video by video, in two shares and from the last to the first."""
+    folder = golden.metrics("vis")
+    truth, results, expected = read(folder, "gt"), read(folder, "results"), read(folder)["results"]
+    shares = [VideoAveragePrecision([entry["id"] for entry in truth["categories"]]) for _ in range(2)]
+    for index, video in enumerate(reversed(truth["videos"])):
+        size = (video["height"], video["width"])
+        found, true = (
+            [
+                Track(
+                    entry["category_id"],
+                    [compressed(mask, size=size) if mask else None for mask in entry["segmentations"]],
+                    score=entry.get("score", 0),
+                    is_crowd=bool(entry.get("iscrowd", 0)),
+                    areas=entry.get("areas"),
+                )
+                for entry in entries
+                if entry["video_id"] == video["id"]
+            ]
+            for entries in (results, truth["annotations"])
+        )
+        shares[index % 2].update(str(video["id"]), found, true)
+    shares[0].merge(shares[1])
+    of_category = expected.pop("per_category_AP")
+    defined = {name: value for name, value in expected.items() if value != -1}
+    numbers = shares[0].compute()
+    assert {name: value for name, value in numbers.items() if value == value} == pytest.approx(defined, abs=1e-12)
+    for category, value in shares[0].per_category().items():
+        recorded = of_category[str(category)]
+        assert value == pytest.approx(math.nan if recorded is None else recorded, abs=1e-12, nan_ok=True), category
+
+
 def test_score_vspw(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = golden.metrics("video_panoptic")
     expected = read(folder, "expected_vspw")
@@ -128,7 +189,7 @@ def test_video_consistency_of_every_clip():
         assert clips == pytest.approx(expected[f"VC{length}_clips"], abs=1e-12)
 
 
-@pytest.mark.parametrize("sequence", ["car-shadow", "loading"])
+@pytest.mark.parametrize("sequence", ["blackswan", "car-shadow", "dog", "judo", "lab-coat", "libby", "loading"])
 def test_j_and_f_of_every_frame(sequence: str):
     folder = golden.metrics("davis")
     expected = read(folder, "expected_per_frame")["semi_supervised_per_frame"][sequence]
