@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from omgvision.data.class_lists import load_class_list
+from omgvision.errors import UserError
 from omgvision.models.omg_seg.image_processing_omg_seg import OmgSegImageProcessor
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.processing_omg_seg import OmgSegProcessor
@@ -58,14 +60,32 @@ def export_weights(
 
 @contextmanager
 def written_whole(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its place when all is written; others may read its files then."""
-    partial = folder.with_name(f"{folder.name}.partial")
+    """A folder beside `folder` that takes its place when all is written; others may read its files then.
+
+    Raises:
+        UserError: It cannot be written; nothing of it is left, and an earlier folder is as it was.
+    """
+    partial, earlier = (folder.with_name(f"{folder.name}{suffix}") for suffix in (".partial", ".old"))
     shutil.rmtree(partial, ignore_errors=True)
-    yield partial
-    for path in partial.iterdir():  # safetensors makes its files private
-        path.chmod(0o644)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    try:
+        yield partial
+        for path in partial.iterdir():  # safetensors makes its files private
+            path.chmod(0o644)
+        if folder.exists():  # and is removed only when the new one is in its place
+            shutil.rmtree(earlier, ignore_errors=True)
+            folder.rename(earlier)
+        partial.rename(folder)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if earlier.exists() and not folder.exists():
+            earlier.rename(folder)
+        if isinstance(error, OSError | SafetensorError):
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+            raise UserError(
+                f"{folder}: cannot be written ({reason}); the run is saved: make room and continue with --resume"
+            ) from error
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def export_with_coco(objective: SegmentationObjective, recipe: Recipe) -> Path:

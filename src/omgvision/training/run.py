@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from omgvision.output_files import ensure_writable
 from omgvision.training import checkpoint
 from omgvision.training.export import WEIGHTS, export_with_coco
 from omgvision.training.probe import Evaluation
@@ -127,12 +128,13 @@ def build(name: str, overrides: Mapping[str, str]) -> Built[Any, Any]:
         overrides: Field name → text, see `override`; for example `{"data": "/data", "out": "runs/nano"}`.
 
     Raises:
-        ValueError: An unknown recipe or setting, a missing data set.
+        ValueError: An unknown recipe or setting, a missing data set, a folder `out` that cannot be written.
     """
     if name not in RECIPES:
         raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {name!r}")
     entry = RECIPES[name]
     recipe = override(entry.recipe(), overrides)
+    ensure_writable(recipe.out)  # not known only when weights and data are loaded
     torch.manual_seed(recipe.seed)
     objective = entry.objective(recipe)
     source = entry.source(recipe)

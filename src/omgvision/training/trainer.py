@@ -245,7 +245,10 @@ class Run:
                 "folder"
             )
         if main:
-            out.mkdir(parents=True, exist_ok=True)
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(f"{out}: cannot be made ({error.strerror}); give another out= folder") from error
             checkpoint.discard(out)
         if found is None:
             return 0

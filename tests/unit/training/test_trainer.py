@@ -321,6 +321,12 @@ def test_a_folder_with_a_run_is_refused_unless_it_is_to_be_resumed(tmp_path: Pat
     train(Objective(), Source(), recipe(tmp_path / "new", steps=4), resume=True)
 
 
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file/run: cannot be made \(Not a directory\); give another out= folder"):
+        train(Objective(), Source(), recipe(tmp_path / "file" / "run", steps=4))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
