@@ -192,6 +192,9 @@ class Recipe:
 
 FREE = (
     "data",
+    "images",
+    "masks",
+    "val",
     "out",
     "stages",
     "accumulation",

@@ -134,7 +134,7 @@ def build(name: str, overrides: Mapping[str, str]) -> Built[Any, Any]:
         raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {name!r}")
     entry = RECIPES[name]
     recipe = override(entry.recipe(), overrides)
-    ensure_writable(recipe.out)  # not known only when weights and data are loaded
+    ensure_writable(recipe.out)  # told before weights and data are loaded
     torch.manual_seed(recipe.seed)
     objective = entry.objective(recipe)
     source = entry.source(recipe)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from omgvision.training.recipe import OptimizerSettings, Recipe, Stage, flat, override
+from omgvision.training.recipes.finetune import finetune
 
 
 def recipe() -> Recipe:
@@ -76,6 +77,12 @@ def test_a_fingerprint_knows_the_samples_of_a_step_not_how_they_are_divided():
     assert other.fingerprint(processes=2) == one
     assert other.fingerprint(processes=1) != one
     assert replace(recipe(), seed=3).fingerprint(processes=1)["seed"] == "3"
+
+
+def test_data_may_have_moved_when_a_run_continues():
+    one = finetune()
+    places = {name: Path("elsewhere", name) for name in ("data", "images", "masks", "val", "out")}
+    assert replace(one, **places).fingerprint(processes=1) == one.fingerprint(processes=1)
 
 
 def test_stages_by_share():
