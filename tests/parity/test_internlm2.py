@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from omgvision import UserError
 from omgvision.conversion import convert_internlm2
@@ -58,10 +59,13 @@ def test_queries_keys_and_rotation():
         queries = attention.q_proj(hidden).unflatten(-1, (-1, 16)).transpose(1, 2)
         keys = attention.k_proj(hidden).unflatten(-1, (-1, 16)).transpose(1, 2)
         cos, sin = model.rotary_emb(hidden, torch.arange(hidden.shape[1])[None])
+        turned_queries, turned_keys = apply_rotary_pos_emb(queries, keys, cos, sin)
     assert_features(queries, recorded["l0.q_pre"])
     assert_features(keys, recorded["l0.k_pre"])
     assert_features(cos[0], recorded["rope.cos"])
     assert_features(sin[0], recorded["rope.sin"])
+    assert_features(turned_queries, recorded["l0.q_rope"])
+    assert_features(turned_keys, recorded["l0.k_rope"])
     assert_close(model.rotary_emb.inv_freq, recorded["inv_freq"], atol=1e-8)
 
 

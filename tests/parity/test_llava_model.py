@@ -65,21 +65,34 @@ def test_pixel_tokens_claims_and_prior():
     tower = model.model.vision_tower
     with torch.no_grad():
         seen = tower(golden_pixels("a"))
+        levels = tower.model.backbone(golden_pixels("a")).feature_maps
     encoded = seen.encoder_outputs
+    for level, features in enumerate(levels):
+        assert_features(features[0], recorded[f"backbone.level{level}.a"])
     assert_features(encoded.clip_features[0, 0], recorded["backbone.level3.a"])
     assert_features(encoded.mask_features[0, :, 0], recorded["pixel_decoder.mask_features.a"])
     for level, memory in enumerate(encoded.memories):
         expected = recorded[f"pixel_decoder.memory{level}.a"]
         assert_features(memory[0], expected.flatten(1).T)
-    assert_features(seen.class_queries_logits[0], recorded["cls_logits"][0])
+    assert_features(seen.masks_queries_logits[0], recorded["mask_logits_stride4.a"])
     claims = ownership(seen.class_queries_logits, seen.masks_queries_logits, canvas=SIDE, cells=4)
     assert_features(claims[0], recorded["prob_masks_lowres.a"])
-    pixels = pixel_tokens(encoded.clip_features[:, 0], block=2)
-    prior, kept = perception_prior(claims, recorded["query_pos_feat"][:1])
-    assert_features(torch.cat((pixels, prior), dim=-1)[0], recorded["pixel_feat_with_prior"][0])
-    assert torch.equal(kept[0], ~recorded["attn_mask"][0].all(1))
-    owner = recorded["attn_mask"][0].logical_not().float().argmax(0)
-    assert torch.equal(claims[0].flatten(1).argmax(0), owner)
+
+
+@pytest.mark.parametrize(("index", "name"), list(enumerate("abc")))
+def test_objects_and_prior_of_every_picture(index, name):
+    recorded = load("encoder")
+    with torch.no_grad():
+        seen = golden_llava().model.vision_tower(golden_pixels(name))
+    assert_features(seen.class_queries_logits[0], recorded["cls_logits"][index])
+    assert_features(seen.iou_logits[0], recorded["iou_logits"][index, :, 0])
+    claims = ownership(seen.class_queries_logits, seen.masks_queries_logits, canvas=SIDE, cells=4)
+    pixels = pixel_tokens(seen.encoder_outputs.clip_features[:, 0], block=2)
+    prior, kept = perception_prior(claims, recorded["query_pos_feat"][index : index + 1])
+    assert_features(torch.cat((pixels, prior), dim=-1)[0], recorded["pixel_feat_with_prior"][index])
+    owned = recorded["attn_mask"][index].logical_not()
+    assert torch.equal(kept[0], owned.any(1))
+    assert torch.equal(claims[0].flatten(1).argmax(0), owned.float().argmax(0))
 
 
 def test_visual_tokens():
@@ -97,11 +110,17 @@ def test_the_originals_picture_of_zeros():
         model.double()
         try:
             images = model.encode_images(torch.zeros(1, 3, SIDE, SIDE, dtype=torch.float64))
+            seen = model.model.vision_tower(encoder_outputs=images.encoded)
         finally:
             model.float()
     assert images.queries is not None and images.kept is not None and images.tokens is not None
     assert_features(images.queries[0].float(), recorded["query_pos_feat"][3])
     assert torch.equal(images.kept[0], recorded["query_kept"][3])
+    assert_features(seen.iou_logits[0].float(), recorded["iou_logits"][3, :, 0])
+    # A class is pooled from the pixels of its query's mask: rounding decides about one pixel of one mask.
+    decided = seen.masks_queries_logits[0].abs().amin((1, 2)) > 1e-6
+    assert decided.sum() == 19
+    assert_features(seen.class_queries_logits[0].float()[decided], recorded["cls_logits"][3][decided])
     assert_features(images.tokens[0].float(), load("projector_and_prompts")["visual_tokens.3"])
 
 
@@ -130,16 +149,37 @@ def test_points_and_regions():
     assert len(none) == 0
 
 
-def test_boxes_look_from_their_centre_inside_of_themselves():
-    recorded, model = load("projector_and_prompts"), golden_llava()
+def golden_boxes() -> VisualPrompts:
+    """A box on picture a, another on picture c."""
+    recorded = load("projector_and_prompts")
     assert recorded["box_batch_idx"].tolist() == [0, 2]
     boxes = torch.zeros(3, 1, 4)
     boxes[[0, 2], 0] = recorded["boxes"]
+    return VisualPrompts(None, None, boxes, None, torch.tensor([[0], [-1], [0]]))
+
+
+def test_boxes_look_from_their_centre_inside_of_themselves():
     with torch.no_grad():
-        tokens = model.model.encode_prompts(
-            VisualPrompts(None, None, boxes, None, torch.tensor([[0], [-1], [0]])), golden_images()
-        )
-    assert_features(torch.cat(tokens), recorded["box_token"])
+        tokens = golden_llava().model.encode_prompts(golden_boxes(), golden_images())
+    assert_features(torch.cat(tokens), load("projector_and_prompts")["box_token"])
+
+
+def test_decoded_queries_of_prompts(monkeypatch):
+    recorded, model, images = load("projector_and_prompts"), golden_llava().model, golden_images()
+    project, decoded = model.projector.project_queries, []
+
+    def keep(queries: Tensor) -> Tensor:
+        decoded.append(queries)
+        return project(queries)
+
+    monkeypatch.setattr(model.projector, "project_queries", keep)
+    with torch.no_grad():
+        model.encode_prompts(golden_prompts(), images)
+        model.encode_prompts(golden_boxes(), images)
+    mixed, boxed = decoded  # points come before regions
+    assert_features(mixed[0, 2:], recorded["region_query_out"][:, 0])
+    assert_features(mixed[1, :2], recorded["point_query_out"][:, 0])
+    assert_features(boxed[[0, 2], 0], recorded["box_query_out"][:, 0])
 
 
 def test_initial_queries_of_prompts():

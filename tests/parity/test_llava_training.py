@@ -11,7 +11,7 @@ from omgvision import OmgLlavaForConditionalGeneration
 from omgvision.conversion.omg_llava import _RULES, _adapters, _sort
 from omgvision.conversion.omg_seg import HEAD_RULES
 from omgvision.conversion.renaming import rename
-from tests.closeness import assert_close
+from tests.closeness import assert_close, assert_features
 from tests.golden_llava import adapted_llava, golden_pixels, load, read_json, read_model, with_image_token
 from tests.parity.test_llava_model import RecordedPoints, golden_prompts
 
@@ -103,6 +103,19 @@ def test_losses(case):
     assert found.losses.keys() == recorded.keys()
     for name, value in recorded.items():
         assert_close(found.losses[name], value[0], atol=1e-4, name=name)
+
+
+def test_queries_that_come_back():
+    """All queries of both pictures, and what both projections make of them."""
+    found = step("pretrain")
+    model = found.model.model
+    with torch.no_grad():
+        images = model.encode_images(golden_pixels("ab"))
+        assert images.queries is not None
+        queries = images.queries.flatten(0, 1)
+        returned = model.text_to_vision(model.projector.project_queries(queries))
+    assert_features(queries, found.recorded["gt_obj_query"])
+    assert_features(returned, found.recorded["pred_obj_query"])
 
 
 @pytest.mark.parametrize("case", STEPS)
