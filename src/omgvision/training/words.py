@@ -49,7 +49,10 @@ class LearnedWords:
 
 
 class FixedWords:
-    """Through a text tower that does not learn: each list of names is encoded once, with all templates, and kept."""
+    """Through a text tower that does not learn: each list of names is encoded once, with all templates, and kept.
+
+    A merged vocabulary may have a name twice, once as a thing and once as stuff: both have its embedding.
+    """
 
     def __init__(self, model: OmgSegForUniversalSegmentation, *, processor: OmgSegProcessor):
         self.model, self.processor = model, processor
@@ -58,6 +61,8 @@ class FixedWords:
     def __call__(self, names: Sequence[str]) -> Tensor:
         key = tuple(names)
         if key not in self._known:
+            different = list(dict.fromkeys(key))
             with torch.no_grad():
-                self._known[key] = self.processor.encode_vocabulary(list(names), model=self.model)
+                embeddings = self.processor.encode_vocabulary(different, model=self.model)
+            self._known[key] = embeddings[[different.index(name) for name in key]]
         return self._known[key].to(self.model.device)

@@ -5,32 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
-from transformers import CLIPTextModelWithProjection
 
 import omgvision as omg
 from omgvision.data import ClipSource, PseudoClips, Sample, Source
 from omgvision.data.transforms import ORIGINAL_AUGMENTATION
-from omgvision.models.omg_seg.backbone_omg_seg import LinearClipHead
 from omgvision.training.optimizer import learning_rate_factor
 from omgvision.training.recipes import joint
 from omgvision.training.start import over_clip
 from omgvision.training.words import FixedWords
-from tests.models import small_text_config
+from tests import joint_layouts
 
 
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small folder as `omg convert` writes it for an OpenCLIP file."""
-    folder = tmp_path_factory.mktemp("clip")
-    torch.manual_seed(0)
-    omg.ClipConvNextBackbone(omg.ClipConvNextConfig(hidden_sizes=(8, 16, 16, 32), depths=(1, 1, 1, 1))).save_pretrained(
-        folder
-    )
-    head = LinearClipHead(32, 16, layer_norm_eps=1e-6)
-    save_file(head.state_dict(), folder / "clip_head.safetensors")
-    CLIPTextModelWithProjection(small_text_config()).save_pretrained(folder / "text_model")
-    return folder
+    return joint_layouts.write_clip(tmp_path_factory.mktemp("clip"))
 
 
 def small_config(**fields) -> omg.OmgSegConfig:
@@ -51,6 +39,13 @@ def test_head_is_new_and_clip_is_as_it_was(clip_folder):
     embeddings = words(["cat,kitten", "sky"])
     assert embeddings.shape == (2, 2, 16) and not embeddings.requires_grad
     assert words(["cat,kitten", "sky"]) is embeddings
+
+
+def test_a_thing_and_stuff_of_one_name_have_the_embedding_of_that_name(clip_folder):
+    model, processor = over_clip(clip_folder, small_config())
+    words = FixedWords(model, processor=processor)
+    alone, twice = words(["door", "sky,heaven"]), words(["door", "sky,heaven", "door"])
+    torch.testing.assert_close(twice, alone[[0, 1, 0]], rtol=0, atol=0)
 
 
 def test_closed_set_trains_the_backbone(clip_folder):
