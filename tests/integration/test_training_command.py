@@ -1,12 +1,14 @@
 """`omg train` from the shell's side: what it lists, refuses, saves and leaves behind."""
 
+import math
 import os
 import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +29,18 @@ def stub() -> Recipe:
 
 
 class Watched(Mixture):
-    """Scenes; while `slow` is set, step 2 tells that it has come and takes its time."""
+    """Scenes; while `slow` is set, step 2 tells that it has come and takes its time. Those of `poisoned` steps are no
+    numbers."""
 
     slow: Path | None = None
+    poisoned: Sequence[int] = ()
 
     def batch(self, step: int, **named: Any) -> Any:
         if self.slow is not None and step == 2:
             self.slow.touch()
             time.sleep(1)
-        return super().batch(step, **named)
+        batch = super().batch(step, **named)
+        return replace(batch, pixel_values=batch.pixel_values * math.nan) if step in self.poisoned else batch
 
 
 def source(recipe: Recipe) -> Mixture:
@@ -95,6 +100,22 @@ def test_a_run_is_refused_resumed_and_finished(tmp_path: Path, capsys: pytest.Ca
     assert run([*command, "--resume"]) == 0
     assert run([*command, "seed=5", "--resume"]) == 2
     assert "seed 5" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(("poisoned", "code"), [((1,), 0), ((0, 1, 2), 2)])
+def test_what_is_not_finite_is_named_and_ends_the_run_the_third_time(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    poisoned: Sequence[int],
+    code: int,
+):
+    monkeypatch.setattr(Watched, "poisoned", poisoned)
+    assert run(["train", "stub", f"out={tmp_path}"]) == code
+    *_, last = (line for line in capsys.readouterr().err.splitlines() if "the gradient is not finite" in line)
+    (sample,) = scenes().batch(poisoned[-1], size=(64, 64), batch_size=1).sample_ids
+    assert f"step {poisoned[-1]}: the gradient is not finite; samples: {sample}" in last
+    assert ("(3 steps in a row); look at these, or start anew" in last) == (code == 2)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from transformers import PreTrainedModel
 
+from omgvision.errors import UserError
 from omgvision.training import checkpoint
 from omgvision.training.monitor import Journal, Pictures
 from omgvision.training.optimizer import AveragedWeights, build_optimizer, learning_rate_factor, set_learning_rate
@@ -113,7 +114,7 @@ class RecipeObjective(Objective, Protocol):
     def train(self) -> Any: ...
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(UserError):
     """The gradient was not finite several steps in a row."""
 
 
@@ -381,7 +382,10 @@ class Run:
         self.bad_steps += 1
         what = f"step {self.step}: {self.bad_samples(batches)}"
         if self.bad_steps >= MAX_BAD_STEPS:
-            raise TrainingDiverged(f"{what} ({MAX_BAD_STEPS} steps in a row)")
+            raise TrainingDiverged(
+                f"{what} ({MAX_BAD_STEPS} steps in a row); look at these, or start anew with a lower "
+                "optimizer.learning_rate"
+            )
         logger.error("%s; the step is left out", what)
         self.optimizer.zero_grad()
 

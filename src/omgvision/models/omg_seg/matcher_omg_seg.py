@@ -102,7 +102,8 @@ def pairwise_costs(
 def assign(costs: Tensor) -> list[Assignment]:
     """Cheapest one-to-one assignment of each layer: costs [L, Q, n] → L assignments."""
     assignments = []
-    for cost in costs.detach().cpu().numpy():
+    # Costs that are not finite must not stop the matching: the loss is not finite either, and says so.
+    for cost in costs.detach().nan_to_num().cpu().numpy():
         queries, masks = linear_sum_assignment(cost)
         assignments.append((torch.from_numpy(queries), torch.from_numpy(masks)))
     return assignments
