@@ -53,6 +53,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         keep_average(train(segmentation_objective(), scenes(), settings))
     _, errors = processes.communicate(timeout=600)
     assert processes.returncode == 0, errors
+    (folder / "errors.txt").write_text(errors)
     return folder
 
 
@@ -89,6 +90,12 @@ def test_a_step_divided_in_any_way_is_the_same_step(runs: Path, one: str, other:
         # The softmax does not feel k_proj.bias: its gradient is rounding alone, which Adam enlarges.
         if not name.endswith("k_proj.bias"):
             torch.testing.assert_close(found[name], value, rtol=1e-4, atol=2e-5)
+
+
+def test_what_the_second_process_left_out_is_counted_and_named_once(runs: Path):
+    entries = [json.loads(line) for line in (runs / "ddp_numbers" / "log.jsonl").read_text().splitlines()]
+    assert [entry["skipped"] for entry in entries] == [1, 2, 3, 4, 5]
+    assert (runs / "errors.txt").read_text().count("left out: numbers: torn.png: no picture") == 1
 
 
 def test_the_runs_learned_something(runs: Path):

@@ -49,6 +49,14 @@ class NumberSource:
         return Numbers(torch.stack(values), tuple(f"sample-{step}-{place}" for place in places))
 
 
+class TornNumberSource(NumberSource):
+    """The same; the second sample of every step stands for one that cannot be read."""
+
+    def batch(self, step: int, *, part: int = 0, **named: Any) -> Numbers:
+        skipped = ("numbers: torn.png: no picture",) if part == 1 else ()
+        return replace(super().batch(step, part=part, **named), skipped=skipped)
+
+
 class NumberObjective(nn.Module):
     """A sum over samples of different weight."""
 
@@ -162,7 +170,7 @@ class InterruptedScenes:
 def in_two_processes(folder: Path) -> None:
     """The runs of `test_training_distributed.py`, under DDP and, sliced, under FSDP2."""
     assert joined().num_processes == 2, "`omg train` asks for the processes before it trains: they must be two then"
-    keep_average(train(NumberObjective(), NumberSource(), recipe(folder / "ddp_numbers", batch_size=1)))
+    keep_average(train(NumberObjective(), TornNumberSource(), recipe(folder / "ddp_numbers", batch_size=1)))
     settings = recipe(folder / "ddp_original", batch_size=1, normalizer="original")
     keep_average(train(NumberObjective(), NumberSource(), settings))
     keep_average(train(segmentation_objective(), scenes(), recipe(folder / "ddp", batch_size=1)))

@@ -48,7 +48,8 @@ class Journal:
         self._sums: dict[str, Tensor] = {}
         self._step_sums: dict[str, Tensor] = {}
         self._norms: list[float] = []
-        self._images = self._skipped = 0
+        self._images = 0
+        self._skipped: list[str] = []
         self._since = time.monotonic()
 
     def _forget_after(self, step: int) -> None:
@@ -58,10 +59,19 @@ class Journal:
         self.path.write_text("".join(f"{line}\n" for line in kept) if step else "", encoding="utf-8")
 
     def add(self, losses: Mapping[str, Tensor], *, images: int, skipped: Sequence[str]) -> None:
-        """Takes the losses of one batch of this process, and what was wrong with its samples."""
+        """Takes the losses of one batch of this process, and what was wrong with its samples.
+
+        The main process names its own at once, those of the others with the next entry.
+        """
         for name, loss in losses.items():
             self._step_sums[name] = self._step_sums.get(name, 0.0) + loss.detach()
-        self._images, self._skipped = self._images + images, self._skipped + len(skipped)
+        self._images += images
+        self._skipped += skipped
+        if self.main:
+            self._report(skipped)
+
+    def _report(self, skipped: Sequence[str]) -> None:
+        """Names each sample once."""
         for line in skipped:
             if line not in self._reported:
                 self._reported.add(line)
@@ -79,17 +89,19 @@ class Journal:
         """Appends the means, logs them with the time that remains, and starts anew. Called by all processes."""
         seconds = max(time.monotonic() - self._since, 1e-9)
         sums = {name: float(value) for name, value in self._sums.items()}
-        everyone = self.gather((sums, (self._images, self._skipped)))
-        images, skipped = (sum(counts[index] for _, counts in everyone) for index in (0, 1))
-        self.skipped += skipped
+        everyone = self.gather((sums, self._images, self._skipped))
+        images = sum(count for _, count, _ in everyone)
+        skipped = [line for _, _, lines in everyone for line in lines]
+        self.skipped += len(skipped)
         steps = max(len(self._norms), 1)
         # A loss that some batches do not have counts as zero there, so that the terms add up to the total.
-        names = sorted({name for other, _ in everyone for name in other})
-        means = {name: sum(other.get(name, 0.0) for other, _ in everyone) / (steps * self.divisor) for name in names}
+        names = sorted({name for other, _, _ in everyone for name in other})
+        means = {name: sum(other.get(name, 0.0) for other, _, _ in everyone) / (steps * self.divisor) for name in names}
         means["gradient_norm"] = sum(self._norms) / steps
         self._start()
         if not self.main:
             return
+        self._report(skipped)
         numbers = {"images_per_second": round(images / seconds, 3), "learning_rate": float(f"{learning_rate:.6g}")}
         self.append(
             {"step": step, "share": round(share, 5), "elapsed": round(elapsed, 1), "skipped": self.skipped}

@@ -36,7 +36,7 @@ def write(watched: Journal) -> None:
 
 
 def test_losses_add_up_over_the_batches_of_a_step_and_the_processes(tmp_path: Path):
-    write(filled(tmp_path, gather=lambda one: [one, ({"loss": 4.0, "prompts": 2.0}, (4, 1))]))
+    write(filled(tmp_path, gather=lambda one: [one, ({"loss": 4.0, "prompts": 2.0}, 4, ["hazy.png"])]))
     (entry,) = entries(tmp_path)
     assert (entry["loss"], entry["prompts"], entry["gradient_norm"]) == (5.0, 1.0, 2.0)
     assert (entry["skipped"], entry["learning_rate"], entry["step"]) == (3, 1e-3, 2)
@@ -50,6 +50,17 @@ def test_losses_are_averaged_where_each_batch_has_its_own_number(tmp_path: Path)
 def test_only_the_main_process_writes(tmp_path: Path):
     write(filled(tmp_path, main=False))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_main_process_names_what_any_process_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    filled(tmp_path, main=False)
+    assert caplog.messages == []
+    watched = filled(tmp_path, gather=lambda one: [one, ({}, 4, ["hazy.png", "torn.png", "hazy.png"])])
+    assert caplog.messages == ["left out: torn.png"]
+    write(watched)
+    write(watched)
+    assert caplog.messages == ["left out: torn.png", "left out: hazy.png"]
+    assert [entry["skipped"] for entry in entries(tmp_path)] == [5, 8]
 
 
 def test_a_step_that_was_left_out_does_not_count(tmp_path: Path):
