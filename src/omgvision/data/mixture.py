@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -12,6 +14,8 @@ from .collate import collate
 from .prompts import PromptSampling
 from .sample import Batch, Clip, ClipDataset, Sample, SampleDataset, portrait_of
 from .transforms import Augmentation
+
+logger = logging.getLogger(__name__)
 
 MAX_BAD_SAMPLES = 20
 """So many in a row that cannot be read are a broken dataset, not a broken file."""
@@ -147,13 +151,21 @@ class Mixture:
         return round(sum(self._lengths))
 
     def contents(self) -> list[tuple[str, int, float]]:
-        """Of each dataset its name, as its first sample has it, samples an epoch (with repeats), share of the steps."""
+        """Of each dataset its name, as its first sample has it, samples an epoch (with repeats), share of the steps.
+
+        Samples before that one that cannot be read are named in the log.
+
+        Raises:
+            ValueError: as `batch`.
+        """
         shares = np.diff(self._shares, prepend=0.0).tolist()
-        parts = zip(self.sources, self._lengths, shares, strict=True)
-        return [
-            (part.draw(0, np.random.default_rng(0), size=(64, 64)).dataset, round(length), share)
-            for part, length, share in parts
-        ]
+        names, skipped = [], []
+        for number, source in enumerate(self.sources):
+            first = self._first(number, range(len(source.dataset)), size=(64, 64), seeds=(_SAMPLES,), skipped=skipped)
+            names.append(first.dataset)
+        for line in skipped:
+            logger.warning("left out: %s", line)
+        return [(name, round(length), share) for name, length, share in zip(names, self._lengths, shares, strict=True)]
 
     def kinds_of_steps(self) -> list[int]:
         """For every dataset that comes within a block of steps, the first step that is of it."""
@@ -211,21 +223,32 @@ class Mixture:
     def _sample(self, step: int, place: int, index: int, *, size: tuple[int, int], skipped: list[str]) -> Sample | Clip:
         """Sample `index` of the step's source; where it cannot be read, others are tried, drawn at random."""
         number, group, _ = self._turn(step)
-        others = self._generator(_REPLACEMENTS, step, place)
+
+        def indices() -> Iterator[int]:
+            yield index
+            others = self._generator(_REPLACEMENTS, step, place)
+            while True:
+                yield int(others.choice(self._groups[number][group]))
+
+        return self._first(number, indices(), size=size, seeds=(_SAMPLES, step, place), skipped=skipped)
+
+    def _first(
+        self, number: int, indices: Iterable[int], *, size: tuple[int, int], seeds: tuple[int, ...], skipped: list[str]
+    ) -> Sample | Clip:
+        """The first of some samples of a source that can be read; all are drawn with the same generator."""
         reasons: list[str] = []
-        while len(reasons) < MAX_BAD_SAMPLES:
+        for index in islice(indices, MAX_BAD_SAMPLES):
             try:
-                sample = self.sources[number].draw(index, self._generator(_SAMPLES, step, place), size=size)
+                sample = self.sources[number].draw(index, self._generator(*seeds), size=size)
             except (OSError, ValueError) as error:
                 if self.strict:
                     raise ValueError(f"sample {index} of dataset {number} of the mixture: {error}") from error
                 reasons.append(f"sample {index}: {error}")
-                index = int(others.choice(self._groups[number][group]))
             else:
                 skipped += [f"{sample.dataset}: {reason}" for reason in reasons]
                 return sample
         raise ValueError(
-            f"dataset {number} of the mixture: {MAX_BAD_SAMPLES} samples in a row cannot be read; {reasons[-1]}"
+            f"dataset {number} of the mixture: {len(reasons)} samples in a row cannot be read; {reasons[-1]}"
         )
 
     def _generator(self, purpose: int, *numbers: int) -> np.random.Generator:

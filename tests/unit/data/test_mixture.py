@@ -211,6 +211,16 @@ def test_bad_samples_are_replaced_and_reported(error: type[Exception]) -> None:
     assert "numbered: sample 15: cannot read 15.jpg" in skipped
 
 
+def test_contents_are_told_without_samples_that_cannot_be_read(caplog: pytest.LogCaptureFixture) -> None:
+    sources = [Source(Numbered(4, bad=[0, 1]), augmentation=PLAIN), Source(Numbered(4), augmentation=PLAIN)]
+    assert Mixture(sources).contents() == [("numbered", 4, 0.5), ("numbered", 4, 0.5)]
+    assert caplog.messages == [f"left out: numbered: sample {number}: cannot read {number}.jpg" for number in (0, 1)]
+    with pytest.raises(ValueError, match=r"sample 0 of dataset 0 of the mixture: cannot read 0\.jpg"):
+        Mixture(sources, strict=True).contents()
+    with pytest.raises(ValueError, match="4 samples in a row cannot be read; sample 3"):
+        Mixture([Source(Numbered(4, bad=range(4)))]).contents()
+
+
 def test_strict_mixture_and_broken_dataset_stop() -> None:
     strict = Mixture([Source(Numbered(1, bad=[0]))], strict=True)
     with pytest.raises(ValueError, match=r"sample 0 of dataset 0 of the mixture: cannot read 0\.jpg"):
