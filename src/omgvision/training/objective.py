@@ -46,6 +46,7 @@ class SegmentationObjective(nn.Module):
         settings: See `ObjectiveSettings`.
         guidance: Teaches the text tower words beyond the classes; None leaves that out.
         points: Where the mask losses look; None = random points as the model's configuration has it.
+        half_masks: Compare with masks at half the resolution, see `with_small_masks`; the original takes them whole.
     """
 
     averaged_normalizers = ("masks",)
@@ -58,10 +59,11 @@ class SegmentationObjective(nn.Module):
         settings: ObjectiveSettings,
         guidance: WordGuidance | None = None,
         points: PointSource | None = None,
+        half_masks: bool = True,
     ):
         super().__init__()
         self.model, self.embed, self.settings = model, embed, settings
-        self.guidance, self.points = guidance, points
+        self.guidance, self.points, self.half_masks = guidance, points, half_masks
 
     @torch.no_grad()
     def normalizers(self, batch: Batch) -> dict[str, Tensor]:
@@ -71,18 +73,22 @@ class SegmentationObjective(nn.Module):
             Float64 scalars, always of the same names: those of `count_targets`, which the object losses use, `prompts`,
             `clicks` (the prompts that are corrected) and `batches` (for losses that are means already).
         """
-        small = with_small_masks(batch)
+        batch = self.with_targets(batch)
         canvas = (batch.pixel_values.shape[-2], batch.pixel_values.shape[-1])
-        counts = self.model.loss_normalizers(small.mask_labels, small.class_labels, canvas=canvas)
+        counts = self.model.loss_normalizers(batch.mask_labels, batch.class_labels, canvas=canvas)
         if not self.trains_objects(batch):
             counts = {name: torch.zeros_like(count) for name, count in counts.items()}
         if batch.prompts is None:
-            images = sum(bool(first_frames(masks).any()) for masks in small.mask_labels)
+            images = sum(bool(first_frames(masks).any()) for masks in batch.mask_labels)
             clicks, prompts = images * self.settings.points, images * (self.settings.points + self.settings.boxes)
         else:
             clicks, prompts = (int(some.prompt_mask.sum()) for some in (only_clicks(batch.prompts), batch.prompts))
         own = {"clicks": clicks, "prompts": prompts, "batches": 1}
         return counts | {name: torch.tensor(count, dtype=torch.float64) for name, count in own.items()}
+
+    def with_targets(self, batch: Batch) -> Batch:
+        """The batch with its masks as the losses compare with them."""
+        return with_small_masks(batch) if self.half_masks else batch
 
     def trains_objects(self, batch: Batch) -> bool:
         """False for a batch that brings its prompts, and for data sets that train the prompts alone."""
@@ -103,7 +109,7 @@ class SegmentationObjective(nn.Module):
         """
         device = self.model.device
         normalizers = normalizers or {}
-        batch = with_small_masks(moved(batch, device))
+        batch = self.with_targets(moved(batch, device))
         if seeds is None:
             seeds = torch.randint(2**62, (len(batch.mask_labels),)).tolist()
         generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]

@@ -14,9 +14,11 @@ from omgvision.data.collate import collate
 from omgvision.data.sample import Batch
 from omgvision.models.omg_seg.points_omg_seg import PointSource
 from omgvision.training.card import card
+from omgvision.training.export import processor_for
 from omgvision.training.guidance import WordGuidance
 from omgvision.training.objective import SegmentationObjective, next_clicks, with_small_masks
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
+from omgvision.training.recipes import joint
 from omgvision.training.trainer import train
 from tests.integration.training_runs import segmentation_objective
 
@@ -267,6 +269,26 @@ def test_small_masks_keep_their_area(source: Scenes):
     for before, after in zip(batch.mask_labels, small.mask_labels, strict=True):
         assert after.shape[1:] == (32, 32)
         assert (after.sum((1, 2)) * 4).tolist() == pytest.approx(before.sum((1, 2)).tolist(), rel=0.3, abs=60)
+
+
+def test_the_published_recipes_compare_with_whole_masks(monkeypatch: pytest.MonkeyPatch, source: Scenes):
+    monkeypatch.setattr(joint, "over_clip", lambda *_: (segmentation_objective().model, processor_for(64)))
+    objective = joint.objective(joint.joint())
+    objective.points = GridPoints()
+    batch = source.batch(0, size=(64, 64), batch_size=2)
+    output = objective.model(
+        batch.pixel_values,
+        pixel_mask=batch.pixel_mask,
+        class_embeddings=objective.embed(batch.names),
+        mask_labels=batch.mask_labels,
+        class_labels=batch.class_labels,
+        loss_points=GridPoints(),
+    )
+    losses = objective(batch)
+    for name in ("loss_mask", "loss_dice"):
+        torch.testing.assert_close(losses[f"objects/{name}"], output.loss_dict[name])
+    objective.half_masks = True
+    assert abs(objective(batch)["objects/loss_mask"] - losses["objects/loss_mask"]) > 1e-4
 
 
 def test_a_short_run_learns(tmp_path: Path, source: Scenes):

@@ -260,9 +260,14 @@ def relabelled(share: Share, vocabulary: MergedVocabulary, number: int) -> Sourc
 
 
 def objective(recipe: JointRecipe) -> SegmentationObjective:
-    """The published model over OpenCLIP weights; class names are encoded once, the text tower does not learn."""
+    """The published model over OpenCLIP weights; class names are encoded once, the text tower does not learn.
+
+    Masks are compared whole, as in the original.
+    """
     model, processor = over_clip(recipe.clip, OmgSegConfig(freeze_backbone=not recipe.train_backbone))
-    return SegmentationObjective(model, embed=FixedWords(model, processor=processor), settings=recipe.objective)
+    return SegmentationObjective(
+        model, embed=FixedWords(model, processor=processor), settings=recipe.objective, half_masks=False
+    )
 
 
 def probe(recipe: JointRecipe) -> Probe:
