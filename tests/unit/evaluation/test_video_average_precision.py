@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from omgvision.evaluation import run_lengths
+from omgvision.evaluation.scores.video_average_precision import packed
 from omgvision.evaluation.video_average_precision import AREAS, THRESHOLDS, Track, VideoAveragePrecision
 
 Masks = list[np.ndarray | None]
@@ -202,3 +204,13 @@ def test_shares_repeats_and_order_do_not_matter():
     assert {key: repr(value) for key, value in shares.compute().items()} == {
         key: repr(value) for key, value in of("0123").compute().items()
     }
+
+
+def test_masks_of_a_track_are_decoded_together(monkeypatch: pytest.MonkeyPatch):
+    runs = {"size": [10, 20], "counts": track(1, [box(7)]).masks[0]["counts"].decode()}  # type: ignore[index]
+    calls, original = [], run_lengths.decode_counts
+    monkeypatch.setattr(run_lengths, "decode_counts", lambda texts: calls.append(len(texts)) or original(texts))
+    masks = packed([runs, None, runs, runs], size=(10, 20))
+    assert masks[1] is None
+    assert [mask["counts"] for mask in masks if mask] == [runs["counts"].encode()] * 3
+    assert calls == [3]

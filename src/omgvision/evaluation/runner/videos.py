@@ -15,7 +15,6 @@ from omgvision.evaluation.davis import VOID as DAVIS_VOID
 from omgvision.evaluation.davis import ObjectQuality
 from omgvision.evaluation.panoptic_files import read_ids, write_ids
 from omgvision.evaluation.panoptic_quality import SegmentLabel
-from omgvision.evaluation.run_lengths import compressed_all
 from omgvision.evaluation.runner.files import write_list
 from omgvision.evaluation.runner.task import (
     Graded,
@@ -261,9 +260,7 @@ class InstanceVideos(VideoTask):
 
 def _packed(track: Mapping[str, Any], video: Mapping[str, Any]) -> list[dict[str, Any] | None]:
     """Masks of a json in pycocotools' form."""
-    size = (video["height"], video["width"])
-    runs = iter(compressed_all([mask for mask in track["segmentations"] if mask], size=size))
-    return [next(runs) if mask else None for mask in track["segmentations"]]
+    return video_average_precision.packed(track["segmentations"], size=(video["height"], video["width"]))
 
 
 @dataclass(frozen=True)

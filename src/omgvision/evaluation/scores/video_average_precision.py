@@ -1,11 +1,11 @@
 """AP and AR of tracks from YouTube-VIS' files: an annotation json and a list of results."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omgvision.evaluation.run_lengths import compressed
+from omgvision.evaluation.run_lengths import compressed_all
 from omgvision.evaluation.scores.files import complete, identity, integer, read_json
 from omgvision.evaluation.scores.gather import gather
 from omgvision.evaluation.video_average_precision import Track, VideoAveragePrecision
@@ -89,7 +89,7 @@ def _track(entry: Mapping[str, Any], video: Mapping[str, Any], *, is_truth: bool
     if len(masks) != length:
         raise ValueError(f"video {video['id']}: expected tracks over {length} frames, got one over {len(masks)}")
     try:
-        decoded = [compressed(mask, size=size) if mask else None for mask in masks]
+        decoded = packed(masks, size=size)
     except ValueError as error:
         raise ValueError(f"video {video['id']}: {error}") from None
     if is_truth:
@@ -97,3 +97,13 @@ def _track(entry: Mapping[str, Any], video: Mapping[str, Any], *, is_truth: bool
     if not isinstance(entry["score"], int | float):
         raise ValueError(f"video {video['id']}: expected a number as score, got {entry['score']!r}")
     return Track(entry["category_id"], decoded, score=entry["score"])
+
+
+def packed(masks: Sequence[Any], *, size: tuple[int, int]) -> list[dict[str, Any] | None]:
+    """A track's masks of a json in pycocotools' form; None where it is hidden.
+
+    Raises:
+        ValueError: Of `compressed_all`.
+    """
+    runs = iter(compressed_all([mask for mask in masks if mask], size=size))
+    return [next(runs) if mask else None for mask in masks]
