@@ -48,7 +48,9 @@ SHOWN_SCORE = 0.3
 """Tracks of lower score are not drawn."""
 ORIGINAL_WINDOWS = (1, 2, 4, 6)
 ORIGINAL_VPQ = "VPQ@1,2,4,6"
-"""What the original's `eval_video.py` says, which leaves out the windows of 8 frames."""
+"""As the original's `eval_video.py` averages: without windows of 8 frames, and over all classes, of which those that do
+not occur count 0. It compared maps of the size that frames were resized to (at most 1280 and 736), we compare those of
+the data: the same for frames of 1280×720."""
 
 
 class VideoTask(Task):
@@ -137,13 +139,14 @@ class PanopticVideos(VideoTask):
         )
         only = self.only(sample_ids)
         numbers = video_panoptic_quality.score(self.annotations, out, only=only, workers=workers)
-        numbers[ORIGINAL_VPQ] = float(np.mean([numbers[f"VPQ@{size}"] for size in ORIGINAL_WINDOWS]))
+        numbers[ORIGINAL_VPQ] = original_vpq(numbers)
         numbers |= segmentation_tracking_quality.score(self.annotations, out, only=only, workers=workers)
         return Graded(
             numbers,
             ("vpq", "--gt", str(self.annotations), "--pred", str(out)),
-            note=f"{ORIGINAL_VPQ} is the mean over the windows that OMG-Seg was measured with, VPQ that of VIPSeg."
-            " STQ, AQ and SQ: `omg score stq` with the same files.",
+            note=f"{ORIGINAL_VPQ} is the mean over the windows that OMG-Seg was measured with, and over all classes"
+            " (those that do not occur count 0); VPQ is VIPSeg's, over the classes that occur. STQ, AQ and SQ: `omg"
+            " score stq` with the same files.",
         )
 
     def panel(self, sample_id: str, record: Mapping[str, Any], out: Path) -> Panel:
@@ -157,6 +160,12 @@ class PanopticVideos(VideoTask):
             list(label_masks(read(read_ids, path), true)),
             list(label_masks(read(read_ids, out / "pan_pred" / sample_id / path.name), guessed)),
         )
+
+
+def original_vpq(numbers: Mapping[str, float]) -> float:
+    """`ORIGINAL_VPQ` of what `video_panoptic_quality.score` says."""
+    of_classes = tuple(f"VPQ@{size}/" for size in ORIGINAL_WINDOWS)
+    return float(np.mean([value for name, value in numbers.items() if name.startswith(of_classes)]))
 
 
 def _labels(entry: Mapping[str, Any]) -> dict[int, SegmentLabel]:
