@@ -7,6 +7,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +87,22 @@ def environment(measured: Measured, *, processes: int) -> dict[str, Any]:
     }
 
 
+def describe(measured: Measured) -> dict[str, Any]:
+    """Which model it is."""
+    return {
+        "name": measured.name,
+        "sha256": checksums(measured),
+        "parameters": sum(parameter.numel() for parameter in measured.model.parameters()),
+    }
+
+
 def checksums(measured: Measured) -> dict[str, str]:
     """File → sha256 of the weights' files; of the tensors themselves for a model that was never a file."""
     folder = Path(measured.model.config.name_or_path or "-")
     # An adapter lies in a folder of its own.
     files = sorted(path for form in ("*", "*/adapter_model") for path in folder.glob(f"{form}.safetensors"))
     if files:
-        return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+        return {path.relative_to(folder).as_posix(): _sha256(path, path.stat().st_mtime_ns) for path in files}
     digest = hashlib.sha256()
     for name, tensor in sorted(measured.model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
@@ -100,7 +110,10 @@ def checksums(measured: Measured) -> dict[str, str]:
     return {"state_dict": digest.hexdigest()}
 
 
-def _sha256(path: Path) -> str:
+@cache
+def _sha256(path: Path, changed: int) -> str:
+    """Of a file that was written at `changed`: read once for all benchmarks."""
+    del changed
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(2**20):

@@ -120,16 +120,9 @@ def _measure(
 ) -> dict[str, Any] | None:
     """Predicts what is not predicted yet, grades all files and writes the report."""
     chosen = evenly(task.sample_ids, run["limit"])
-    described = {
-        "model": {
-            "name": measured.name,
-            "sha256": report.checksums(measured),
-            "parameters": sum(parameter.numel() for parameter in measured.model.parameters()),
-        },
-        **run,
-    }
-    if processes.rank == 0:
-        _prepare(out, {"benchmark": benchmark.name, **described}, resume=resume)
+    if processes.rank == 0:  # it alone reads the weights anew, for their checksums
+        run = {"model": report.describe(measured), **run}
+        _prepare(out, {"benchmark": benchmark.name, **run}, resume=resume)
     processes.wait()
     journal = Journal(out / "samples", writer=f"{processes.rank:03d}")
     mine = [one for one in chosen[processes.rank :: processes.count] if one not in journal]
@@ -148,7 +141,7 @@ def _measure(
     content = report.build(
         benchmark,
         graded,
-        run=described,
+        run=run,
         measured=measured,
         task=task,
         journal=journal,

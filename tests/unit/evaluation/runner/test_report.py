@@ -1,8 +1,11 @@
-"""What a report says about published numbers."""
+"""What a report says about published numbers and of the model."""
+
+import hashlib
+import os
 
 from omgvision import ClipConvNextConfig, OmgSegConfig
 from omgvision.evaluation.benchmarks import BENCHMARKS, backbone_of
-from omgvision.evaluation.runner.report import comparison, shown, verdict
+from omgvision.evaluation.runner.report import checksums, comparison, shown, verdict
 from omgvision.whole_video import CLIP_FRAMES, SHORT_CLIP_FRAMES, SHORT_VIDEO
 
 
@@ -106,3 +109,17 @@ def test_settings_of_the_original():
     # Frames of a clip on VIPSeg; on YouTube-VIS and DAVIS; on both in videos of at most 15 frames.
     clips = CLIP_FRAMES["panoptic"], CLIP_FRAMES["instance"], CLIP_FRAMES["everything"], SHORT_CLIP_FRAMES, SHORT_VIDEO
     assert clips == (2, 5, 5, 3, 15)
+
+
+def test_files_of_weights_are_read_once(predictor, tmp_path, monkeypatch):
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"before")
+    monkeypatch.setattr(predictor.model.config, "name_or_path", str(tmp_path))
+    opened, original = [], hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda *data: opened.append(data) or original(*data))
+    before = checksums(predictor)
+    assert checksums(predictor) == before == {weights.name: original(b"before").hexdigest()}
+    assert len(opened) == 1
+    weights.write_bytes(b"after")
+    os.utime(weights, ns=(1, 1))
+    assert checksums(predictor) == {weights.name: original(b"after").hexdigest()}

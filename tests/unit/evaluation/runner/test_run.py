@@ -12,6 +12,7 @@ from PIL import Image
 from omg_cli.main import run
 from omgvision import Predictor, UserError
 from omgvision.evaluation.benchmarks import BENCHMARKS
+from omgvision.evaluation.runner import report as run_report
 from omgvision.evaluation.runner.run import evaluate, evenly
 from omgvision.training.processes import Processes
 from tests.scoring import last_line
@@ -78,10 +79,12 @@ def test_a_sample_s_own_number_is_the_benchmark_s_on_it_alone(predictor, tmp_pat
         assert (alone["samples"], alone["samples_in_all"], alone["check"]) == (1, 2, None)
 
 
-def test_four_processes_are_one(predictor, tmp_path):
+def test_four_processes_are_one(predictor, tmp_path, monkeypatch):
     layouts.coco_mini(tmp_path, count=6)
     benchmark = BENCHMARKS["coco-mini-panoptic"]
     single = evaluate(benchmark, tmp_path, predictor, out=tmp_path / "single")
+    hashed, checksums = [], run_report.checksums
+    monkeypatch.setattr(run_report, "checksums", lambda measured: hashed.append(measured) or checksums(measured))
     barrier = threading.Barrier(4)
     reports: dict[int, dict | None] = {}
 
@@ -102,6 +105,7 @@ def test_four_processes_are_one(predictor, tmp_path):
         assert four[key] == single[key]
     counts = [len(path.read_text().splitlines()) for path in sorted((tmp_path / "four" / "samples").iterdir())]
     assert counts == [2, 2, 1, 1]
+    assert len(hashed) == 1
 
 
 def test_an_interrupted_run_goes_on(predictor, tmp_path, monkeypatch):
