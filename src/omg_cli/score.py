@@ -31,21 +31,21 @@ Workers = Annotated[
 ]
 
 
+Unseen = Annotated[
+    str | None, typer.Option(metavar="NAMES", help="Categories never trained on (a,b or a file): told apart.")
+]
+
+
 @app.command("coco-panoptic")
 def coco_panoptic(
     gt: GroundTruth,
     pred: Predictions,
     workers: Workers,
-    unseen: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Categories never trained on (a,b or a file): told apart.")
-    ] = None,
+    unseen: Unseen = None,
     out: Report = None,
 ) -> None:
     """PQ, SQ, RQ of anything in COCO's panoptic format (COCO, ADE20K, …)."""
-    names = None if unseen is None else options.read_names(unseen)
-    if isinstance(names, str):
-        raise options.complain("--unseen: expected names separated by commas, or a file with one name a line")
-
+    names = _read_unseen(unseen)
     from omgvision.evaluation.scores.panoptic_quality import score
 
     options.quiet_libraries()
@@ -56,6 +56,7 @@ def coco_panoptic(
 def coco_instances(
     gt: GroundTruth,
     pred: Predictions,
+    workers: Workers,
     iou_type: Annotated[Literal["segm", "bbox"], typer.Option(help="Compare masks or boxes.")] = "segm",
     class_agnostic: Annotated[bool, typer.Option("--class-agnostic", help="Take all categories for one.")] = False,
     out: Report = None,
@@ -64,7 +65,7 @@ def coco_instances(
     from omgvision.evaluation.scores.average_precision import score
 
     options.quiet_libraries()
-    _report(score(gt, pred, kind=iou_type, by_category=not class_agnostic), out)
+    _report(score(gt, pred, kind=iou_type, by_category=not class_agnostic, workers=workers), out)
 
 
 @app.command("ade20k-semantic")
@@ -76,13 +77,34 @@ def ade20k_semantic(gt: GroundTruth, pred: Predictions, workers: Workers, out: R
     _report(score_ade20k(gt, pred, workers=workers), out)
 
 
+@app.command("semantic")
+def semantic(
+    gt: GroundTruth,
+    pred: Predictions,
+    workers: Workers,
+    classes: Annotated[int, typer.Option(min=1, metavar="N", help="How many there are: labels 0 to N-1.")],
+    void: Annotated[
+        int | None, typer.Option(metavar="V", help="True label of pixels that do not count; none without.")
+    ] = None,
+    out: Report = None,
+) -> None:
+    """mIoU and pixel accuracy of folders of label PNG files of the same names (CamVid and your own)."""
+    from omgvision.evaluation.scores.mean_iou import score_labels
+
+    options.quiet_libraries()
+    _report(score_labels(gt, pred, num_classes=classes, void=void, workers=workers), out)
+
+
 @app.command("cityscapes-panoptic")
-def cityscapes_panoptic(gt: GroundTruth, pred: Predictions, workers: Workers, out: Report = None) -> None:
+def cityscapes_panoptic(
+    gt: GroundTruth, pred: Predictions, workers: Workers, unseen: Unseen = None, out: Report = None
+) -> None:
     """PQ, SQ, RQ of Cityscapes."""
+    names = _read_unseen(unseen)
     from omgvision.evaluation.scores.cityscapes import score_panoptic
 
     options.quiet_libraries()
-    _report(score_panoptic(gt, pred, workers=workers), out)
+    _report(score_panoptic(gt, pred, unseen=names, workers=workers), out)
 
 
 @app.command("cityscapes-semantic")
@@ -107,6 +129,7 @@ def cityscapes_instances(gt: GroundTruth, pred: Predictions, workers: Workers, o
 def clicks(
     gt: GroundTruth,
     pred: Predictions,
+    workers: Workers,
     max_clicks: Annotated[int, typer.Option(min=1, help="Most that an object gets.")] = 20,
     out: Report = None,
 ) -> None:
@@ -114,7 +137,7 @@ def clicks(
     from omgvision.evaluation.scores.click_iou import score
 
     options.quiet_libraries()
-    _report(score(gt, pred, clicks=max_clicks), out, plain=("NoC@", "over_max@"))
+    _report(score(gt, pred, clicks=max_clicks, workers=workers), out, plain=("NoC@", "over_max@"))
 
 
 @app.command("vpq")
@@ -221,6 +244,7 @@ def captions(gt: GroundTruth, pred: Predictions, out: Report = None) -> None:
 def gcg(
     gt: GroundTruth,
     pred: Predictions,
+    workers: Workers,
     split: Annotated[Literal["val", "test"], typer.Option(help="Which files of GranD-f.")] = "val",
     similarity: Annotated[
         Literal["bert", "jaccard", "exact", "any"],
@@ -232,7 +256,7 @@ def gcg(
     from omgvision.evaluation.scores.grounded_captions import score
 
     options.quiet_libraries()
-    _report(score(gt, pred, split=split, similarity=similarity), out)
+    _report(score(gt, pred, split=split, similarity=similarity, workers=workers), out)
 
 
 @app.command("multiple-choice")
@@ -268,6 +292,13 @@ def mme(gt: GroundTruth, pred: Predictions, out: Report = None) -> None:
 
     options.quiet_libraries()
     _report(score(gt, pred), out, plain=("perception", "cognition"))
+
+
+def _read_unseen(text: str | None) -> list[str] | None:
+    names = None if text is None else options.read_names(text)
+    if isinstance(names, str):
+        raise options.complain("--unseen: expected names separated by commas, or a file with one name a line")
+    return names
 
 
 def _report(numbers: Mapping[str, float | None], out: Path | None, *, plain: tuple[str, ...] = ()) -> None:

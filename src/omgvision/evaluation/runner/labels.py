@@ -58,7 +58,7 @@ class LabelFiles:
     pictures: Mapping[str, Annotated]
     values: Sequence[int]
     score: Callable[[Path, Collection[str] | None, int], Numbers]
-    command: Sequence[str] = ()
+    command: Sequence[str]
 
 
 class SemanticImages(Task):
@@ -88,8 +88,7 @@ class SemanticImages(Task):
         del records
         folder = self._path("", out).parent
         numbers = self.files.score(folder, self.only(sample_ids), workers)
-        command = (*self.files.command, "--pred", str(folder)) if self.files.command else ()
-        return Graded(numbers, command)
+        return Graded(numbers, (*self.files.command, "--pred", str(folder)))
 
     def panel(self, sample_id: str, record: Mapping[str, Any], out: Path) -> Panel:
         del record
@@ -194,6 +193,7 @@ def camvid_labels(root: Path) -> LabelFiles:
         score=lambda folder, only, workers: mean_iou.score_labels(
             maps, folder, num_classes=number, void=number, only=only, workers=workers
         ),
+        command=("semantic", "--classes", str(number), "--void", str(number), "--gt", str(maps)),
     )
 
 
