@@ -5,10 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
     LlamaForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -23,7 +28,7 @@ from tests.models import random_model
 
 SIDE = 128
 
-LANGUAGE_MODELS = ("llama", "qwen2", "qwen3", "phi3", "internlm2")
+LANGUAGE_MODELS = ("llama", "qwen2", "qwen3", "phi3", "phi", "gemma2", "internlm2")
 
 
 def save_segmenter(folder: Path) -> Path:
@@ -33,7 +38,8 @@ def save_segmenter(folder: Path) -> Path:
 
 
 def save_language_model(folder: Path, kind: str) -> Path:
-    """A new one of its kind with the tiny tokenizer; some have a head of their own, some one with the embedding."""
+    """A new one of its kind with the tiny tokenizer; some have a head of their own, some one with the embedding, one a
+    head with a bias, one a cap on what comes out of it."""
     words = len(tokenizer()) - 6  # before OMG-LLaVA's tokens
     if kind == "internlm2":
         return save_internlm2(folder)
@@ -43,6 +49,11 @@ def save_language_model(folder: Path, kind: str) -> Path:
         model = Qwen2ForCausalLM(Qwen2Config(vocab_size=words + 40, tie_word_embeddings=True, **SIZES))
     elif kind == "qwen3":
         model = Qwen3ForCausalLM(Qwen3Config(vocab_size=words, head_dim=8, tie_word_embeddings=True, **SIZES))
+    elif kind == "phi":
+        model = PhiForCausalLM(PhiConfig(vocab_size=words, **SIZES))
+        nn.init.normal_(model.lm_head.bias)
+    elif kind == "gemma2":
+        model = Gemma2ForCausalLM(Gemma2Config(vocab_size=words, head_dim=8, final_logit_softcapping=0.1, **SIZES))
     else:
         model = Phi3ForCausalLM(Phi3Config(vocab_size=words, **SIZES))
     model.save_pretrained(folder)

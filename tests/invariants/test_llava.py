@@ -11,8 +11,10 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     DynamicCache,
+    Gemma2Config,
     LogitsProcessor,
     Phi3Config,
+    PhiConfig,
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
@@ -33,6 +35,8 @@ LANGUAGE_MODELS: dict[str, PreTrainedConfig] = {
     "qwen2, tied": Qwen2Config(**SIZES, tie_word_embeddings=True),
     "qwen3": Qwen3Config(**SIZES, head_dim=8),
     "phi3": Phi3Config(**SIZES),
+    "phi": PhiConfig(**SIZES),
+    "gemma2, tied": Gemma2Config(**SIZES, head_dim=8),
     "internlm2": text_config(rope_parameters=INTERNLM2, rms_norm_eps=1e-5),
 }
 

@@ -58,7 +58,8 @@ def joined_parts(
         dtype: Of the language model and the projections.
 
     Raises:
-        UserError: No such segmenter or language model, or another side than multiples of 64.
+        UserError: No such segmenter or language model, one that joined does not say the same, or another side than
+            multiples of 64.
     """
     if image_size < MULTIPLE or image_size % MULTIPLE:
         raise UserError(f"image_size: expected a multiple of {MULTIPLE}, got {image_size}")
@@ -74,10 +75,13 @@ def joined_model(
     segmenter: str | None, language: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, image_size: int
 ) -> OmgLlavaForConditionalGeneration:
     """As `joined_parts`, of a language model and a prepared tokenizer that are at hand."""
+    head = language.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        raise UserError(f"llm: {type(language).__name__} cannot be joined: its head is not one matrix")
     seen = load(segmenter, device="cpu", dtype="float32").model
     vision_config = copy.deepcopy(seen.config)
     vision_config.text_config = None  # its words are encoded already
-    fields: dict[str, Any] = dict(token_ids(tokenizer))
+    fields: dict[str, Any] = {"head_bias": head.bias is not None, **token_ids(tokenizer)}
     config = OmgLlavaConfig(vision_config=vision_config, text_config=language.config, image_size=image_size, **fields)
     model = OmgLlavaForConditionalGeneration(config)
     tower = model.model.vision_tower
@@ -85,16 +89,31 @@ def joined_model(
     dtype = language.dtype
     for part in (model.model.language_model, model.model.projector, model.model.text_to_vision, model.lm_head):
         nn.Module.to(part, dtype)
-    model.model.language_model.load_state_dict(language.base_model.state_dict())
-    with torch.no_grad():
-        head = language.get_output_embeddings()
-        assert isinstance(head, nn.Linear)
-        model.lm_head.weight.copy_(head.weight)
+    try:
+        model.model.language_model.load_state_dict(language.base_model.state_dict())
+        model.lm_head.load_state_dict(head.state_dict())
+        says_the_same = _say_the_same(model, language)
+    except (AttributeError, RuntimeError) as error:  # parts that are built in another way, no cache, …
+        raise UserError(f"llm: {type(language).__name__} cannot be joined: {str(error).splitlines()[0]}") from error
+    if not says_the_same:
+        raise UserError(
+            f"llm: {type(language).__name__} cannot be joined: it makes its logits in a way that is not known here; "
+            "choose a language model of another kind"
+        )
     ends = [tokenizer.eos_token_id, tokenizer.get_vocab()["<|im_end|>"]]
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=sorted(set(ends)), pad_token_id=padding_of(tokenizer)
     )
     return model.eval()
+
+
+def _say_the_same(model: OmgLlavaForConditionalGeneration, language: PreTrainedModel) -> bool:
+    """Whether both have the same logits for a few words."""
+    words = torch.arange(4)[None]
+    with torch.no_grad():
+        found, expected = (each.eval()(input_ids=words).logits.float() for each in (model, language))
+    tolerance = max(1e-3, 8 * torch.finfo(language.dtype).eps)
+    return bool((found - expected).abs().max() <= tolerance * expected.abs().max())
 
 
 def joined_processor(segmenter: str | None, language_model: str | Path, *, image_size: int) -> OmgLlavaProcessor:

@@ -18,6 +18,7 @@ class OmgLlavaConfig(PreTrainedConfig):
         mark_token_id, region_token_id: Stand for one visual prompt each. These and ``image_token_id`` are replaced by
             features and need no row in the embedding.
         segment_token_id: The [SEG] token, whose hidden state becomes a mask.
+        head_bias: Whether the language model's head has a bias, which its own configuration does not say.
         own_mask_decoder: Whether [SEG] goes through a trained copy of the mask decoder instead of the frozen one.
             Visual prompts always go through the frozen one.
         mask_weight, dice_weight: Factors of the mask losses (in the original 5 times 0.4 and 5 times 0.1).
@@ -57,6 +58,7 @@ class OmgLlavaConfig(PreTrainedConfig):
     region_token_id: int = 92547
     mark_token_id: int = 92548
     image_token_id: int = 92549
+    head_bias: bool = False
     own_mask_decoder: bool = False
     mask_weight: float | int = 2.0
     dice_weight: float | int = 0.5

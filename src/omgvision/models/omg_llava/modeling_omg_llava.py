@@ -21,6 +21,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_omg_llava import OmgLlavaConfig
 from .generation_omg_llava import OmgLlavaGenerationMixin, StateObserver
 from .grounding_omg_llava import LossPoints, VisualPrompts, visual_prompts
+from .head_omg_llava import LogitScaling
 from .loss_omg_llava import grounding_losses, projection_loss
 from .merging_omg_llava import NO_IMAGE, MergedInputs, merge
 from .outputs_omg_llava import OmgLlavaImages, OmgLlavaModelOutput, OmgLlavaOutput
@@ -189,13 +190,16 @@ class OmgLlavaModel(OmgLlavaPreTrainedModel, OmgLlavaVisionMixin):
 class OmgLlavaForConditionalGeneration(OmgLlavaPreTrainedModel, OmgLlavaGenerationMixin):
     """OMG-LLaVA with the head of its language model: answers with masks, and the losses that train it."""
 
-    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
-
     def __init__(self, config: OmgLlavaConfig):
         super().__init__(config)
         self.model = OmgLlavaModel(config)
         text = self.model.language_model.config
-        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=config.head_bias)
+        self.logit_scaling = LogitScaling.of(text)
+        # Where the two are one: language models have different names for their embedding.
+        embedding = self.get_input_embeddings()
+        [name] = [name for name, module in self.named_modules() if module is embedding]
+        self._tied_weights_keys = {"lm_head.weight": f"{name}.weight"}
         self.post_init()
 
     def encode_images(self, pixel_values: Tensor) -> OmgLlavaImages:
@@ -265,7 +269,7 @@ class OmgLlavaForConditionalGeneration(OmgLlavaPreTrainedModel, OmgLlavaGenerati
         if state_observer is not None:
             state_observer(states[:, -1])
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(states[:, kept].to(self.lm_head.weight.dtype))
+        logits = self.logit_scaling(self.lm_head(states[:, kept].to(self.lm_head.weight.dtype)))
         output = OmgLlavaOutput(
             logits=logits,
             past_key_values=read.past_key_values,
