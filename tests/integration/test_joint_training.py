@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from omg_cli.main import run
 from omgvision.data import Batch, Mixture
@@ -73,6 +74,14 @@ def test_every_data_set_of_a_published_recipe_trains(name: str, folders: dict[st
         losses = {key: entry[key] for key in entry.keys() & {"loss", "objects", "prompts", "gradient_norm"}}
         assert losses.keys() == {"loss", "gradient_norm", "prompts" if dataset == "coco-sam" else "objects"}
         assert all(value is not None and value > 0 for value in losses.values()), dataset
+
+
+def test_a_published_recipe_is_measured_on_coco(folders: dict[str, str], tmp_path: Path):
+    built = build("joint", folders | {"out": str(tmp_path)})
+    with torch.inference_mode():
+        numbers = built.entry.probe(built.recipe)(built.objective.eval())
+    assert numbers.keys() >= {"coco mIoU", "click IoU@1", "click IoU@3"}
+    assert all(0 <= value <= 1 for value in numbers.values())
 
 
 def test_a_dry_run_of_a_published_recipe(folders: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
