@@ -91,8 +91,8 @@ class SegmentationObjective(nn.Module):
         return with_small_masks(batch) if self.half_masks else batch
 
     def trains_objects(self, batch: Batch) -> bool:
-        """False for a batch that brings its prompts, and for data sets that train the prompts alone."""
-        return batch.prompts is None and batch.dataset not in self.settings.prompts_only
+        """False for a batch that brings its prompts, or has no classes, and for data sets that train prompts alone."""
+        return batch.prompts is None and bool(batch.names) and batch.dataset not in self.settings.prompts_only
 
     def forward(
         self, batch: Batch, normalizers: Mapping[str, Tensor] | None = None, seeds: Sequence[int] | None = None

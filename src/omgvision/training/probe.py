@@ -3,6 +3,7 @@
 The numbers choose between runs; those to report come from `omgvision.evaluation`, at full size.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -18,6 +19,8 @@ from omgvision.evaluation.click_iou import ClickIoU, mask_iou, next_click
 from omgvision.evaluation.mean_iou import MeanIoU
 from omgvision.training.objective import SegmentationObjective, moved
 from omgvision.training.pictures import VOID, row
+
+logger = logging.getLogger(__name__)
 
 PICTURES = 4
 """Samples of each data set that are shown during training."""
@@ -35,9 +38,25 @@ class Evaluation(Protocol):
         ...
 
 
-def evenly(dataset: SampleDataset, count: int) -> list[Sample]:
-    """`count` samples spread evenly over a data set."""
-    return [dataset[index] for index in spread(len(dataset), count)]
+def evenly(dataset: SampleDataset, count: int, *, strict: bool) -> list[Sample]:
+    """`count` samples spread evenly over a data set; those that cannot be read are left out and named in the log.
+
+    Raises:
+        ValueError: One cannot be read and `strict`, or none can.
+    """
+    samples: list[Sample] = []
+    faults: list[str] = []
+    indices = spread(len(dataset), count)
+    for index in indices:
+        try:
+            samples.append(dataset[index])
+        except (OSError, ValueError) as error:
+            faults.append(f"sample {index}: {error}")
+            if strict or len(faults) == len(indices):
+                raise ValueError(f"evaluation: {faults[-1]}") from error
+    if faults:
+        logger.warning("evaluation: left out %d of %d samples: %s", len(faults), len(indices), "; ".join(faults))
+    return samples
 
 
 def spread(length: int, count: int) -> list[int]:

@@ -17,9 +17,9 @@ from omgvision.evaluation.panoptic_quality import SegmentLabel as Truth
 from omgvision.models.omg_seg.processing_omg_seg import OmgSegProcessor
 from omgvision.predictor import Predictor
 from omgvision.training.objective import SegmentationObjective
+from omgvision.training.pictures import column
 from omgvision.training.probe import PICTURES
 from omgvision.training.words import FixedWords
-from omgvision.visualization import draw_segments, segment_color
 
 VOID = -1
 
@@ -93,11 +93,8 @@ class Validation:
         for sample in self.samples[:PICTURES]:
             image = picture(sample)
             found = [segment.mask for segment in predictor.segment(image, task="panoptic").segments]
-            drawn = [
-                np.asarray(draw_segments(image, masks, colors=[segment_color(n) for n in range(len(masks))]))
-                for masks in (sample.masks.numpy(), found)
-            ]
-            shown[sample.sample_id] = torch.from_numpy(np.concatenate(drawn)).permute(2, 0, 1)
+            drawn = column(image, list(sample.masks.numpy()), found)
+            shown[sample.sample_id] = torch.from_numpy(drawn).permute(2, 0, 1)
         return shown
 
 

@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 
 import omgvision as omg
+from omgvision.data.sample import Sample, layers_from_masks
+from omgvision.training.prompt_validation import PromptValidation
 from omgvision.training.recipe import override
 from omgvision.training.recipes import finetune
 from omgvision.training.run import run
 from omgvision.training.start import with_places
-from omgvision.training.validation import processor_of
+from omgvision.training.validation import Validation, processor_of, run_lengths
 
 SMALL = {
     "steps": "1",
@@ -47,6 +49,35 @@ def cells(tmp_path: Path) -> Path:
     return root
 
 
+def as_segment_anything(cells: Path) -> Path:
+    """The same pictures, each with a json of its masks."""
+    root = cells / "sa-1b"
+    root.mkdir()
+    for path in (cells / "images").iterdir():
+        Image.open(path).save(root / f"sa_{path.stem}.jpg")
+        labels = np.asarray(Image.open(cells / "instances" / path.name))
+        masks = [run_lengths(labels == identity) for identity in (1, 2)]
+        entries = [{"segmentation": runs | {"counts": runs["counts"].decode()}} for runs in masks]
+        (root / f"sa_{path.stem}.json").write_text(json.dumps({"annotations": entries}))
+    return root
+
+
+def as_davis(cells: Path) -> Path:
+    """Two videos of the same four pictures."""
+    root = cells / "davis"
+    for video in ("a", "b"):
+        for folder, images in (("JPEGImages", "images"), ("Annotations", "instances")):
+            (root / folder / video).mkdir(parents=True)
+            for path in (cells / images).iterdir():
+                suffix = "jpg" if images == "images" else "png"
+                Image.open(path).save(root / folder / video / f"{path.stem}.{suffix}")
+    return root
+
+
+def logged(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
 def settings(tiny_model_dir: Path, cells: Path, out: Path) -> dict[str, str]:
     return SMALL | {"start": str(tiny_model_dir), "data": str(cells), "classes": "cell", "out": str(out)}
 
@@ -68,10 +99,75 @@ def test_finetune_writes_weights_that_know_the_new_class(tiny_model_dir, cells, 
     assert model.classes == ["cell"]
     result = model.segment(cells / "images" / "0.png", task="instance", threshold=0.0)
     assert {segment.label for segment in result.segments} <= {"cell"}
-    entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    measured = {entry["step"]: entry["evaluation"] for entry in entries if "evaluation" in entry}
+    measured = {entry["step"]: entry["evaluation"] for entry in logged(out) if "evaluation" in entry}
     assert list(measured) == [0, 1]  # before and after
     assert set(measured[0]) == {"AP", "AP50", "PQ", "SQ", "RQ"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "layout", "parts"),
+    [
+        ("finetune", as_segment_anything, {"prompts", "refined"}),
+        ("finetune", as_davis, {"prompts", "followed"}),
+        ("lora", as_davis, {"prompts", "followed"}),
+    ],
+)
+def test_data_without_classes_trains_and_measures_clicks_and_boxes(
+    recipe, layout, parts, tiny_model_dir, cells, tmp_path
+):
+    out = tmp_path / "run"
+    wanted = settings(tiny_model_dir, layout(cells), out) | {"classes": "", "log_every": "1"}
+    folder = run(recipe, wanted)
+    assert folder is not None
+    assert omg.load(folder).classes == omg.load(tiny_model_dir).classes
+    before, step, after = logged(out)
+    assert step.keys() & {"objects", "prompts", "refined", "followed"} == parts
+    assert step["gradient_norm"] > 0 and step["skipped"] == 0
+    for entry in (before, after):
+        assert set(entry["evaluation"]) == {"click IoU@1", "click IoU@2", "click IoU@3", "box IoU"}
+        assert all(0 <= value <= 1 for value in entry["evaluation"].values())
+
+
+def test_few_objects_of_a_picture_are_clicked_and_shown(tiny_model_dir, cells, tmp_path):
+    recipe = override(finetune.finetune(), settings(tiny_model_dir, as_segment_anything(cells), tmp_path))
+    validation, objective = finetune.probe(recipe), finetune.objective(recipe).eval()
+    [picture] = validation.pictures(objective).values()
+    assert picture.dtype == torch.uint8 and picture.shape == (3, 2 * 48, 64)
+    masks = [np.roll(np.eye(48, 64, dtype=bool), shift, axis=1) for shift in range(9)]
+    crowd = Sample(
+        image=torch.zeros(3, 48, 64, dtype=torch.uint8),
+        segment_layers=layers_from_masks(masks, 48, 64),
+        labels=torch.full((9,), -1),
+        names=(),
+        things=(),
+        sample_id="0",
+        dataset="crowd",
+    )
+    kept = PromptValidation([crowd, crowd.keeping(torch.zeros(9, dtype=torch.bool))]).samples
+    assert [len(sample.labels) for sample in kept] == [4]
+    with pytest.raises(ValueError, match="expected pictures with objects, got 1 without"):
+        PromptValidation([crowd.keeping(torch.zeros(9, dtype=torch.bool))])
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_held_out_picture_that_cannot_be_read_is_left_out(strict, tiny_model_dir, cells, tmp_path, caplog):
+    wanted = settings(tiny_model_dir, cells, tmp_path / "run") | {"val": str(cells), "validate": "4"}
+    recipe = override(finetune.finetune(), wanted | {"strict": str(strict).lower()})
+    finetune.parts(recipe)  # what cannot be opened at all is left out here
+    (cells / "images" / "2.png").write_bytes((cells / "images" / "2.png").read_bytes()[:80])
+    if strict:
+        with pytest.raises(ValueError, match=r"evaluation: sample 2: .*2\.png"):
+            finetune.probe(recipe)
+        return
+    validation = finetune.probe(recipe)
+    assert isinstance(validation, Validation)
+    assert [sample.sample_id for sample in validation.samples] == ["0", "1", "3"]
+    (message,) = caplog.messages
+    assert message.startswith("evaluation: left out 1 of 4 samples: sample 2: ") and "2.png" in message
+    for number in (0, 1, 3):
+        (cells / "images" / f"{number}.png").write_bytes(b"torn")
+    with pytest.raises(ValueError, match=r"evaluation: sample 3: .*3\.png"):
+        finetune.probe(recipe)
 
 
 def test_pictures_are_measured_and_trained_on_at_the_size_that_was_asked_for(tiny_model_dir, cells, tmp_path):

@@ -24,7 +24,8 @@ from omgvision.models.omg_seg.processing_omg_seg import OmgSegProcessor
 from omgvision.training.adapters import add_adapters, save_adapters, without_adapters
 from omgvision.training.export import WEIGHTS, export_weights, processor_for
 from omgvision.training.objective import SegmentationObjective
-from omgvision.training.probe import evenly, spread
+from omgvision.training.probe import Evaluation, evenly, spread
+from omgvision.training.prompt_validation import PromptValidation
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
 from omgvision.training.start import with_places
 from omgvision.training.validation import Validation, processor_of
@@ -217,7 +218,7 @@ def objective(recipe: FinetuneRecipe) -> SegmentationObjective:
         model = with_places(model, recipe.query_stride)
     if recipe.loss_points is not None:
         model.config.num_loss_points = recipe.loss_points
-    if not model.config.query_stride:
+    if data.names and not model.config.query_stride:
         warn_of_crowds(data, queries=model.config.num_queries)
     if model.text_model is not None:
         model.text_model.requires_grad_(False)
@@ -252,9 +253,11 @@ def lora_objective(recipe: LoraRecipe) -> SegmentationObjective:
     return built
 
 
-def probe(recipe: FinetuneRecipe) -> Validation:
-    """AP, PQ and mIoU on what was held back."""
-    return Validation(evenly(parts(recipe).val, recipe.validate))
+def probe(recipe: FinetuneRecipe) -> Evaluation:
+    """AP, PQ and mIoU on what was held back; of clicks and boxes the IoU, where there are no classes."""
+    data = parts(recipe)
+    samples = evenly(data.val, recipe.validate, strict=recipe.strict)
+    return Validation(samples) if data.names else PromptValidation(samples)
 
 
 def export(objective: SegmentationObjective, recipe: FinetuneRecipe) -> Path:

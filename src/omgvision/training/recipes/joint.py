@@ -275,8 +275,8 @@ def probe(recipe: JointRecipe) -> Probe:
     root = recipe.data / "coco"
     instances = CocoInstances(root / "annotations" / "instances_val2017.json", images=root / "val2017")
     return Probe(
-        {"coco": evenly(coco_panoptic(recipe, "val"), 32)},
-        evenly(instances, 32),
+        {"coco": evenly(coco_panoptic(recipe, "val"), 32, strict=recipe.strict)},
+        evenly(instances, 32, strict=recipe.strict),
         size=recipe.stages[-1].size,
         batch_size=1,
     )

@@ -309,9 +309,9 @@ def probe(recipe: Recipe) -> Probe:
     coco = recipe.data / "coco_mini"
     return Probe(
         {
-            "camvid": evenly(camvid_part(recipe, "val", split_things=False), 32),
-            "coco": evenly(CocoPanoptic(coco / "panoptic_val.json", images=coco / "images"), 32),
+            "camvid": evenly(camvid_part(recipe, "val", split_things=False), 32, strict=recipe.strict),
+            "coco": evenly(CocoPanoptic(coco / "panoptic_val.json", images=coco / "images"), 32, strict=recipe.strict),
         },
-        evenly(CocoInstances(coco / "instances_val.json", images=coco / "images"), 32),
+        evenly(CocoInstances(coco / "instances_val.json", images=coco / "images"), 32, strict=recipe.strict),
         size=recipe.stages[-1].size,
     )
