@@ -41,12 +41,11 @@ class Validation:
         return self.measure(Predictor(objective.model, processor_of(objective)))
 
     def measure(self, predictor: Predictor) -> dict[str, float]:
-        """The same of a model whose own vocabulary is that of the samples; nothing where these have no classes."""
+        """The same of a model whose own vocabulary is that of the samples."""
         numbers: dict[str, float] = {}
         if any(self.things):
             numbers |= self.average_precision(predictor)
-        if self.names:
-            numbers |= self.panoptic_quality(predictor)
+        numbers |= self.panoptic_quality(predictor)
         if not all(self.things):
             numbers["mIoU"] = self.mean_iou(predictor)
         return numbers

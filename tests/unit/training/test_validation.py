@@ -87,7 +87,3 @@ def test_classes_of_segments_that_overlap():
     ground, cup = (np.ones(SIZE, dtype=bool), 0), (box(0, 6, 6, 10), 1)
     measured = validation([ground, cup], things=(False, True))
     assert measured.mean_iou(cast(Predictor, Finds([ground, cup]))) == 1
-
-
-def test_without_classes_there_is_nothing_to_measure():
-    assert validation([(OBJECT[0], -1)], things=()).measure(cast(Predictor, Finds([OBJECT]))) == {}
