@@ -1,8 +1,8 @@
 """How fast BLEU, ROUGE-L and CIDEr are beside pycocoevalcap: the same words, one process, one run.
 
     pip install -e '.[captions]'
-    python benchmarks/metrics_language.py            # a minute
-    python benchmarks/metrics_language.py --quick    # seconds: shows that it runs, measures nothing
+    python -m benchmarks.metrics language            # a minute
+    python -m benchmarks.metrics language --quick    # seconds: shows that it runs, measures nothing
 
 METEOR and the official tokeniser are the same Java programs for both, and left out. Repeats of the two alternate; the
 fastest of each counts, in seconds of processor time. The numbers have to be equal.
@@ -15,7 +15,7 @@ import io
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,18 @@ Numbers = dict[str, float]
 Texts = dict[str, list[str]]
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few images: shows that it runs, measures nothing")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "metrics_language.json")
-    arguments = parser.parse_args()
+    parser.add_argument("--out", type=Path, help="json file; benchmarks/results/metrics_language.json unless --quick")
+    arguments = parser.parse_args(words)
     report = measure(images=50, repeats=1) if arguments.quick else measure(images=5000, repeats=3)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.out, report)
     print(f"ours {report['ours_s']:.2f} s  official {report['official_s']:.2f} s  {report['ratio']:.1f} ×")
-    print(f"written: {arguments.out}")
+    out = arguments.out or (None if arguments.quick else HERE / "results" / "metrics_language.json")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, report)
+        print(f"written: {out}")
 
 
 def measure(*, images: int, repeats: int) -> dict[str, Any]:

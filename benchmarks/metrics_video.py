@@ -1,19 +1,22 @@
 """How long the metrics of videos take, beside the procedures of the official tools.
 
-None of those tools is on the package index, so their procedures are written out below, plainly: a pass over the pixels
-for every window, clip, pair of tracks or object. Both sides get the same label maps in memory, so nothing is read or
-decoded, and must find the same numbers. Boundaries are dilated as in davis2017-evaluation where OpenCV is installed,
-else by distance transforms.
+Of those tools the package index has TrackEval alone, which holds the code of davis2017-evaluation (J&F) and YTVOSeval
+(IoU of tracks). The others' procedures are written out below, plainly: a pass over the pixels for every window, clip,
+pair of tracks or object; so are those two, for where there is no TrackEval. It wants packages that ours do without, so
+it is put beside them:
 
-The maps are regions with straight borders (nearest of some points) that move by a few pixels each frame; predictions
-have borders that are off by some pixels, and some identities wrong. Seconds are those of the process, not of the wall,
-so that other work on the machine counts little; both sides run on one thread and alternate.
+    pip install --no-deps --target OFFICIAL trackeval opencv-python-headless scikit-image lazy-loader
+    PYTHONPATH=OFFICIAL python -m benchmarks.metrics video            # 100 frames of 720p; the others: --plain-frames
+    PYTHONPATH=OFFICIAL python -m benchmarks.metrics video --quick    # tiny: shows that it runs, measures nothing
 
-    python -m benchmarks.metrics_video            # 100 frames of 720p; the plain ones do the first --plain-frames
-    python -m benchmarks.metrics_video --quick    # tiny: shows that it runs, measures nothing
+Both sides get the same label maps in memory, so nothing is read or decoded, and must find the same numbers. The maps
+are regions with straight borders (nearest of some points) that move by a few pixels each frame; predictions have
+borders that are off by some pixels, and some identities wrong. Seconds are those of the process, not of the wall, so
+that other work on the machine counts little; both sides alternate.
 """
 
 import argparse
+import importlib
 import math
 import statistics
 import time
@@ -37,9 +40,9 @@ from omgvision.evaluation.video_panoptic_quality import WINDOWS, PanopticFrame, 
 from omgvision.output_files import write_json
 
 try:
-    import cv2  # pyright: ignore[reportMissingImports]
+    official: Any = importlib.import_module("trackeval.metrics")
 except ImportError:
-    cv2 = None
+    official = None
 
 HERE = Path(__file__).parent
 CATEGORIES = 20
@@ -94,10 +97,14 @@ def tracks(ids: np.ndarray, *, score: bool) -> list[Track]:
     """Every segment over all frames."""
     found = []
     for identity in np.unique(ids).tolist():
-        masks = [np.asfortranarray(frame == identity).view(np.uint8) for frame in ids]
-        runs: list[Any] = [coco_mask.encode(mask) if mask.any() else None for mask in masks]
+        masks = [frame == identity for frame in ids]
+        runs = [encoded(mask) if mask.any() else None for mask in masks]
         found.append(Track(identity % CATEGORIES, runs, score=1 / identity if score else 0.0))
     return found
+
+
+def encoded(mask: np.ndarray) -> Any:
+    return coco_mask.encode(np.asfortranarray(mask).view(np.uint8))
 
 
 # The procedures of the official tools.
@@ -226,17 +233,32 @@ def plain_f(guess: np.ndarray, truth: np.ndarray) -> float:
     lengths = [edge.sum() for edge in edges]
     if not all(lengths):
         return float(not any(lengths))
-    near = [spread(edge, radius) for edge in edges]
+    near = [np.asarray(ndimage.distance_transform_edt(~edge)) <= radius for edge in edges]
     precision, recall = (edges[0] & near[1]).sum() / lengths[0], (edges[1] & near[0]).sum() / lengths[1]
     return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
 
 
-def spread(edge: np.ndarray, radius: int) -> np.ndarray:
-    if cv2 is None:
-        return np.asarray(ndimage.distance_transform_edt(~edge)) <= radius
-    rows, columns = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    disk = (rows**2 + columns**2 <= radius**2).astype(np.uint8)
-    return cv2.dilate(edge.view(np.uint8), disk).astype(bool)
+def official_ious(detections: list[Track], truth: list[Track]) -> list[list[float]]:
+    """TrackEval's IoU, of pairs of one category."""
+    iou = official.TrackMAP._compute_mask_track_iou
+    found, true = (
+        [(track.category, dict(enumerate(track.masks))) for track in sorted(tracks, key=lambda track: track.category)]
+        for tracks in (detections, truth)
+    )
+    return [
+        [float(iou(masks, others)) if category == other else 0.0 for other, others in true] for category, masks in found
+    ]
+
+
+def official_davis(frames: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """TrackEval's J and F, which take run lengths."""
+    numbers, counted = range(OBJECTS), frames[1:-1]
+    guess, truth = ([[encoded(pair[side] == one + 1) for one in numbers] for pair in counted] for side in range(2))
+    ids = [list(numbers)] * len(counted)
+    data = {"num_timesteps": len(counted), "num_tracker_ids": OBJECTS, "num_gt_ids": OBJECTS}
+    data |= {"tracker_dets": guess, "gt_dets": truth, "tracker_ids": ids, "gt_ids": ids}
+    found = official.JAndF().eval_sequence(data)
+    return {"J": float(found["J-Mean"]), "F": float(found["F-Mean"])}
 
 
 def our_vpq(frames: list[tuple[PanopticFrame, PanopticFrame]]) -> dict[str, float]:
@@ -272,11 +294,12 @@ def our_davis(frames: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Case:
-    """A metric: what it is given, made from videos, and both ways."""
+    """A metric: what it is given, made from videos, and the ways; `official` is TrackEval's, if it has one."""
 
     prepare: Callable[[Videos], tuple[Any, ...]]
     ours: Callable[..., Any]
     plain: Callable[..., Any]
+    official: Callable[..., Any] | None = None
 
 
 def _pairs(of: Callable[[np.ndarray], np.ndarray]) -> Callable[[Videos], tuple[Any, ...]]:
@@ -288,9 +311,12 @@ CASES = {
     "STQ": Case(lambda videos: (panoptic(videos),), our_stq, plain_stq),
     "VSPW": Case(_pairs(lambda ids: (ids % CATEGORIES).astype(np.uint8)), our_vspw, plain_vspw),
     "YouTube-VIS": Case(
-        lambda videos: (tracks(videos.guess, score=True), tracks(videos.truth, score=False)), our_ious, plain_ious
+        lambda videos: (tracks(videos.guess, score=True), tracks(videos.truth, score=False)),
+        our_ious,
+        plain_ious,
+        official_ious,
     ),
-    "J&F": Case(_pairs(objects), our_davis, plain_davis),
+    "J&F": Case(_pairs(objects), our_davis, plain_davis, official_davis),
 }
 
 
@@ -308,24 +334,25 @@ def check(ours: Any, plain: Any) -> None:
 
 
 def measure(videos: Videos, *, plain_frames: int, repeats: int) -> dict[str, Any]:
-    """{metric: seconds a frame of both, of ours also over the whole video, and their ratio}."""
+    """{metric: seconds a frame of both, of ours also over the whole video, and their ratio}; "plain" is the other."""
     report: dict[str, Any] = {}
     frames = len(videos.truth)
     for name, case in CASES.items():
         whole, some = case.prepare(videos), case.prepare(videos.first(plain_frames))
+        other = case.plain if official is None or case.official is None else case.official
         runs: dict[str, list[float]] = {"ours": [], "plain": [], "whole": []}
         for _ in range(repeats):
             elapsed, ours = seconds(case.ours, some)
             runs["ours"].append(elapsed / plain_frames)
-            elapsed, plain = seconds(case.plain, some)
+            elapsed, plain = seconds(other, some)
             runs["plain"].append(elapsed / plain_frames)
             runs["whole"].append(seconds(case.ours, whole)[0] / frames)
             check(ours, plain)
         medians = {key: statistics.median(values) for key, values in runs.items()}
-        report[name] = {**medians, "ratio": medians["plain"] / medians["ours"], "runs": runs}
-        print(
-            f"{name:12s} ours {1e3 * medians['ours']:7.2f} ms a frame, plain {1e3 * medians['plain']:8.2f}", flush=True
-        )
+        by = "written out" if other is case.plain else "TrackEval"
+        report[name] = {**medians, "ratio": medians["plain"] / medians["ours"], "plain is": by, "runs": runs}
+        ours, plain = (1e3 * medians[key] for key in ("ours", "plain"))
+        print(f"{name:12s} ours {ours:7.2f} ms a frame, plain {plain:8.2f} ({by})", flush=True)
     return report
 
 
@@ -342,13 +369,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         frames, plain_frames, size, repeats = options.frames, options.plain_frames, (720, 1280), options.repeats
     report = {
-        "command": "python -m benchmarks.metrics_video" + (" --quick" if options.quick else ""),
+        "command": "python -m benchmarks.metrics video" + (" --quick" if options.quick else ""),
         "machine": machine(),
         "size": list(size),
         "frames": frames,
         "plain_frames": plain_frames,
         "repeats": repeats,
-        "dilation of the plain way": "OpenCV" if cv2 is not None else "distance transform",
         "seconds_a_frame": measure(
             make_videos(frames, size, segments=60), plain_frames=min(plain_frames, frames), repeats=repeats
         ),
