@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+FAR = 100_000
+"""Pixels: no corner of a polygon lies further out. pycocotools walks along every edge, however long."""
+
 
 def compressed(segmentation: Any, *, size: tuple[int, int]) -> dict[str, Any]:
     """A mask of a json file in pycocotools' own form, `{"size": [H, W], "counts": bytes}`.
@@ -36,8 +39,9 @@ def compressed_all(segmentations: Sequence[Any], *, size: tuple[int, int]) -> li
             continue
         counts = segmentation["counts"]
         if isinstance(counts, list):
-            runs = np.asarray(counts, dtype=np.int64)
-            _check(runs, runs.sum(keepdims=True), pixels=height * width)
+            # Python's own numbers: NumPy's sums of huge runs would begin anew.
+            if min(counts, default=0) < 0 or sum(counts) != height * width:
+                raise _misfit(sum(counts), pixels=height * width)
             masks.append(tools.frPyObjects({"size": [height, width], "counts": counts}, height, width))
         else:
             texts.append(counts.encode() if isinstance(counts, str) else bytes(counts))
@@ -63,8 +67,8 @@ def check_form(segmentation: Any, *, size: tuple[int, int]) -> None:
     if isinstance(segmentation, list) and segmentation:
         if not all(isinstance(one, list) and len(one) >= 6 and len(one) % 2 == 0 for one in segmentation):
             raise ValueError("segmentation: expected polygons of three points x, y or more, got something else")
-        if not all(isinstance(value, int | float) for one in segmentation for value in one):
-            raise ValueError("segmentation: expected numbers as corners of polygons, got something else")
+        if not all(isinstance(value, int | float) and abs(value) < FAR for one in segmentation for value in one):
+            raise ValueError("segmentation: expected pixels as corners of polygons, got something else")
         return
     if not isinstance(segmentation, Mapping) or not {"size", "counts"} <= segmentation.keys():
         raise ValueError("segmentation: expected run lengths with size and counts, or polygons, got something else")
@@ -91,10 +95,13 @@ def size_of(segmentation: Any) -> tuple[int, int]:
 
 
 def _check(runs: np.ndarray, totals: np.ndarray, *, pixels: int) -> None:
-    wrong = totals[totals != pixels]
-    if wrong.size or runs.min(initial=0) < 0:
-        got = wrong[0] if wrong.size else runs.min()
-        raise ValueError(f"segmentation: expected runs over {pixels} pixels, got {got}: does not decode")
+    wrong = (*totals[totals != pixels], *runs[(runs < 0) | (runs > pixels)])
+    if wrong:
+        raise _misfit(wrong[0], pixels=pixels)
+
+
+def _misfit(got: int, *, pixels: int) -> ValueError:
+    return ValueError(f"segmentation: expected runs over {pixels} pixels, got {got}: does not decode")
 
 
 def decode_counts(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:

@@ -39,15 +39,29 @@ def test_several_at_once():
     assert compressed_all([], size=(20, 30)) == []
 
 
-@pytest.mark.parametrize("counts", ["", "\x00", "z", "é", "P", "oooooooooooooooo0", [3, -1, 62], [64, 1]])
+@pytest.mark.parametrize("counts", ["", "\x00", "z", "é", "P", "oooooooooooooooo0", [3, -1, 62], [64, 1], [10**20]])
 def test_what_does_not_decode_is_refused(counts: str | list[int]):
     with pytest.raises(ValueError, match=r"^segmentation: expected "):
         compressed({"size": [8, 8], "counts": counts}, size=(8, 8))
 
 
+def test_huge_runs_whose_sum_begins_anew():
+    """In 64 bits they fill the image."""
+    for runs in ([2**62] * 4 + [64], [0, 2**62, 0, 2**62, 0, 2**62, 0, 2**62, 64]):
+        assert sum(runs) % 2**64 == 64
+        with pytest.raises(ValueError, match="expected runs over 64 pixels"):
+            compressed({"size": [8, 8], "counts": runs}, size=(8, 8))
+
+
 def test_polygons_need_three_points():
     with pytest.raises(ValueError, match="three points"):
         compressed([[1, 1, 2, 2]], size=(8, 8))
+
+
+@pytest.mark.parametrize("corner", [10**20, -(10**20), float("nan"), float("inf")])
+def test_corners_of_polygons_are_pixels(corner: float):
+    with pytest.raises(ValueError, match="expected pixels as corners of polygons"):
+        compressed([[0, 0, corner, 0, 0, 4]], size=(8, 8))
 
 
 def test_pixels_of_more_masks_than_a_byte_counts():

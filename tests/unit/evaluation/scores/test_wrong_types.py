@@ -13,7 +13,7 @@ from omgvision.evaluation.runner.task import run_lengths
 from tests.scoring import Score
 from tests.unit.evaluation.runner import layouts, word_layouts
 
-WRONG: tuple[Any, ...] = (None, {}, 10**12)
+WRONG: tuple[Any, ...] = (None, {}, 10**12, 10**20)
 
 
 def places(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
