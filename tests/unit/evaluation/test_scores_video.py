@@ -149,12 +149,26 @@ def test_surplus_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "left out 1 videos" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("metric", "what"), [("vspw", "videos"), ("davis", "sequences"), ("davis-unsupervised", "sequences")]
+)
+def test_surplus_folders_are_left_out(metric: str, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    truth, guess = WRITERS[metric](tmp_path)
+    image(np.zeros(SIZE, np.uint8), guess / "c" / FRAMES[0])
+    assert score(metric, truth, guess) == 0
+    assert capsys.readouterr().err == f"omg: {guess}: left out 1 {what} that gt lacks\n"
+
+
 def first_frame(content: Any) -> Any:
     return content["annotations"][0]["annotations"][0]
 
 
 def of_vipseg(change: Callable[[Any], object]) -> Callable[[Path], None]:
     return lambda root: edit(root / "pred" / "pred.json", change)
+
+
+def of_true_vipseg(change: Callable[[Any], object]) -> Callable[[Path], None]:
+    return lambda root: edit(root / "gt" / "panoptic_gt_VIPSeg_val.json", change)
 
 
 def of_youtube_vis(**changes: Any) -> Callable[[Path], None]:
@@ -182,7 +196,16 @@ FAULTS: list[tuple[str, Callable[[Path], object], str]] = [
         of_vipseg(lambda one: first_frame(one)["segments_info"].pop()),
         "pixels with id 70000, which is not described",
     ),
-    ("vpq", of_vipseg(lambda one: first_frame(one)["segments_info"][0].pop("id")), "expected every entry to have 'id'"),
+    (
+        "vpq",
+        of_vipseg(lambda one: first_frame(one)["segments_info"][0].pop("id")),
+        "pred.json: expected every entry to have 'id'",
+    ),
+    (
+        "stq",
+        of_true_vipseg(lambda one: first_frame(one)["segments_info"][0].pop("category_id")),
+        "panoptic_gt_VIPSeg_val.json: expected every entry to have 'category_id'",
+    ),
     ("stq", of_vipseg(lambda one: first_frame(one)["segments_info"][0].update(category_id=9)), "unknown category 9"),
     ("vpq", of_vipseg(lambda one: one["annotations"].pop()), "expected annotations of every video, got none of b"),
     (
@@ -191,7 +214,7 @@ FAULTS: list[tuple[str, Callable[[Path], object], str]] = [
         "b: expected annotations of 3 frames",
     ),
     ("vpq", lambda root: (root / "pred/pred.json").unlink(), "expected a pred.json in this folder, got 0"),
-    ("vpq", lambda root: edit(root / "gt/panoptic_gt_VIPSeg_val.json", lambda one: one["videos"].clear()), "got none"),
+    ("vpq", of_true_vipseg(lambda one: one["videos"].clear()), "got none"),
     ("youtube-vis", of_youtube_vis(score=float("nan")), "1: expected scores, got NaN"),
     ("youtube-vis", of_youtube_vis(score=None), "expected a number as score, got None"),
     ("youtube-vis", of_youtube_vis(video_id=7), "expected results for the videos of gt.json, got 7"),
@@ -205,6 +228,12 @@ FAULTS: list[tuple[str, Callable[[Path], object], str]] = [
     ("vspw", small("pred/b/2.png"), "pred/b/2.png: expected the size of the target (6, 8), got (5, 8)"),
     ("vspw", lambda root: image(np.full(SIZE, 200, np.uint8), root / "pred/a/0.png"), "classes 0 to 123, got 200"),
     ("vspw", lambda root: (root / "gt/val.txt").write_text("c"), "expected PNG files, got none"),
+    ("vspw", lambda root: (root / "gt/val.txt").write_text("\n"), "val.txt: expected names of videos, got none"),
+    (
+        "davis",
+        lambda root: (root / "gt/ImageSets/2017/val.txt").write_text(""),
+        "expected names of sequences, got none",
+    ),
     ("davis", lambda root: (root / "pred/a/1.png").unlink(), "pred/a/1.png: expected a PNG file, got no file"),
     ("davis", small("pred/a/1.png"), "pred/a/1.png: expected the size of the target (6, 8), got (5, 8)"),
     ("davis", lambda root: image(np.full(SIZE, 3, np.uint8), root / "pred/a/1.png"), "labels up to 2, got 3"),

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from omgvision.evaluation.davis import ObjectQuality, Protocol
-from omgvision.evaluation.scores.files import read, read_labels
-from omgvision.evaluation.scores.folders import subfolders
+from omgvision.evaluation.scores.files import read, read_labels, warn_of_surplus
+from omgvision.evaluation.scores.folders import folder_names, subfolders
 from omgvision.evaluation.scores.gather import gather
 
 RESOLUTION = "480p"
@@ -49,8 +49,8 @@ def score(
         ValueError: A file that is missing, broken or of another size, too many labels, no sequence.
     """
     semi = protocol == "semi-supervised"
-    sequences = []
-    for name, folder in _find_sequences(ground_truth, semi=semi, split=split).items():
+    sequences, folders = [], _find_sequences(ground_truth, semi=semi, split=split)
+    for name, folder in folders.items():
         if only is not None and name not in only:
             continue
         targets = sorted(folder.glob("*.png"))
@@ -62,6 +62,7 @@ def score(
         sequences.append(_Sequence(name, files, targets))
     metric = ObjectQuality(protocol)
     gather(metric, _update, sequences, workers=workers, title="sequences", items_a_process=ITEMS_A_PROCESS)
+    warn_of_surplus(predictions, folder_names(predictions) - folders.keys(), "sequences", ground_truth)
     numbers = metric.compute()
     for name, values in metric.per_object().items():
         numbers |= {f"{key}/{name}": value for key, value in values.items()}
@@ -79,7 +80,10 @@ def _find_sequences(ground_truth: Path, *, semi: bool, split: str) -> dict[str, 
     names = ground_truth / "ImageSets" / "2017" / f"{split}.txt"
     if not names.is_file():
         raise ValueError(f"{names}: expected a list of sequences, got no file")
-    return {name: root / RESOLUTION / name for name in names.read_text(encoding="utf-8").split()}
+    listed = names.read_text(encoding="utf-8").split()
+    if not listed:
+        raise ValueError(f"{names}: expected names of sequences, got none")
+    return {name: root / RESOLUTION / name for name in listed}
 
 
 def _update(metric: ObjectQuality, sequence: _Sequence) -> None:

@@ -1,13 +1,16 @@
 """Reading what others wrote: whatever is wrong with a file becomes one line."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+logger = logging.getLogger(__name__)
 
 Content = TypeVar("Content")
 
@@ -70,6 +73,12 @@ def complete(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: expected entries of the official form, got another one ({error})") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def warn_of_surplus(predictions: Path, surplus: Collection[object], what: str, ground_truth: Path) -> None:
+    """Says that predictions of samples that the ground truth lacks were left out, which is all that becomes of them."""
+    if surplus:
+        logger.warning("%s: left out %d %s that %s lacks", predictions, len(surplus), what, ground_truth.name)
 
 
 def integer(entry: Mapping[str, Any], key: str) -> int:

@@ -1,17 +1,15 @@
 """PQ from files in COCO's panoptic format: a json and its PNG folder of the same stem (COCO, ADE20K, Cityscapes)."""
 
-import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omgvision.evaluation.panoptic_files import read_ids
 from omgvision.evaluation.panoptic_quality import PanopticQuality, SegmentLabel
-from omgvision.evaluation.scores.files import complete, identity, integer, read, read_json
+from omgvision.evaluation.scores.files import complete, identity, integer, number, read, read_json, warn_of_surplus
 from omgvision.evaluation.scores.gather import gather
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,16 +61,15 @@ def score(
     lacking = [image for image in images if image not in by_image]
     if lacking:
         raise ValueError(f"{predictions}: expected a prediction for every image, got none for {lacking[0]}")
-    surplus = len(by_image.keys() - set(images))
-    if surplus:
-        logger.warning("%s: left out %d images that %s lacks", predictions, surplus, ground_truth.name)
+    warn_of_surplus(predictions, by_image.keys() - set(images), "images", ground_truth)
 
     metric = PanopticQuality(things, unseen=None if unseen is None else _ids_of(unseen, names))
     pairs = [
         _Pair(entry, by_image[image], file, guess_files[image])
         for entry, image, file in zip(entries, images, truth_files, strict=True)
     ]
-    gather(metric, _update, pairs, workers=workers, title="images")
+    update = partial(_update, ground_truth=ground_truth, predictions=predictions)
+    gather(metric, update, pairs, workers=workers, title="images")
     numbers = metric.compute()
     for category, qualities in metric.per_category().items():
         for name, quality in zip(("PQ", "SQ", "RQ"), qualities, strict=True):
@@ -87,18 +84,24 @@ def _ids_of(unseen: Collection[str], names: dict[int, str]) -> list[int]:
     return [category for category, name in names.items() if name in unseen]
 
 
-def _update(metric: PanopticQuality, pair: _Pair) -> None:
+def _update(metric: PanopticQuality, pair: _Pair, *, ground_truth: Path, predictions: Path) -> None:
     prediction, target = read(read_ids, pair.guess_file), read(read_ids, pair.truth_file)
+    with complete(ground_truth):
+        true_labels = _labels(pair.truth, metric.things)
+    with complete(predictions):
+        labels = _labels(pair.guess, metric.things)
     with complete(pair.guess_file):
-        metric.update(
-            str(pair.truth["image_id"]),
-            prediction,
-            {segment["id"]: SegmentLabel(segment["category_id"]) for segment in pair.guess["segments_info"]},
-            target,
-            {
-                segment["id"]: SegmentLabel(
-                    segment["category_id"], bool(segment.get("iscrowd", 0)), segment.get("area")
-                )
-                for segment in pair.truth["segments_info"]
-            },
-        )
+        metric.update(str(pair.truth["image_id"]), prediction, labels, target, true_labels)
+
+
+def _labels(entry: Mapping[str, Any], things: Collection[int]) -> dict[int, SegmentLabel]:
+    """What each segment of an image is, for the inside of `complete`; crowds and areas are the ground truth's."""
+    labels = {}
+    for segment in entry["segments_info"]:
+        label, category, area = integer(segment, "id"), integer(segment, "category_id"), segment.get("area")
+        if category not in things:
+            raise ValueError(f"image {entry['image_id']}: segment {label} has the unknown category {category}")
+        if area is not None:
+            number(segment, "area")
+        labels[label] = SegmentLabel(category, bool(segment.get("iscrowd", 0)), area)
+    return labels

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from omgvision.evaluation.scores.files import read, read_labels
-from omgvision.evaluation.scores.folders import subfolders
+from omgvision.evaluation.scores.files import read, read_labels, warn_of_surplus
+from omgvision.evaluation.scores.folders import folder_names, subfolders
 from omgvision.evaluation.scores.gather import gather
 from omgvision.evaluation.video_consistency import VideoConsistency
 
@@ -49,8 +49,8 @@ def score(
     Raises:
         ValueError: A file that is missing, broken or of another size, labels that are no classes, no video.
     """
-    videos = []
-    for name, folder in _find_videos(ground_truth).items():
+    videos, folders = [], _find_videos(ground_truth)
+    for name, folder in folders.items():
         if only is not None and name not in only:
             continue
         targets = sorted(folder.glob("*.png"))
@@ -59,6 +59,7 @@ def score(
         videos.append(_Video(name, [predictions / name / file.name for file in targets], targets, from_one))
     metric = VideoConsistency(CLASSES)
     gather(metric, _update, videos, workers=workers, title="videos", items_a_process=ITEMS_A_PROCESS)
+    warn_of_surplus(predictions, folder_names(predictions) - folders.keys(), "videos", ground_truth)
     numbers = metric.compute()
     numbers |= {f"mIoU/{name}": value for name, value in metric.per_video().items()}
     return numbers | {f"IoU/{index}": value for index, value in enumerate(metric.per_class().tolist())}
@@ -68,8 +69,10 @@ def _find_videos(ground_truth: Path) -> dict[str, Path]:
     """Name → folder of the label maps."""
     root = ground_truth / "data" if (ground_truth / "data").is_dir() else ground_truth
     lists = [folder / "val.txt" for folder in (ground_truth, ground_truth.parent)]
-    named = next((file.read_text(encoding="utf-8").split() for file in lists if file.is_file()), None)
-    names = subfolders(root) if named is None else named
+    file = next((file for file in lists if file.is_file()), None)
+    names = subfolders(root) if file is None else file.read_text(encoding="utf-8").split()
+    if not names:
+        raise ValueError(f"{file}: expected names of videos, got none")
     return {name: root / name / "mask" if (root / name / "mask").is_dir() else root / name for name in names}
 
 

@@ -1,6 +1,5 @@
 """VIPSeg's files: a json of videos with the segments of every frame, and a folder of PNG files for each video."""
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,17 @@ from typing import Any
 
 from omgvision.evaluation.panoptic_files import read_ids
 from omgvision.evaluation.panoptic_quality import SegmentLabel
-from omgvision.evaluation.scores.files import complete, entries, identity, integer, read, read_json, text
+from omgvision.evaluation.scores.files import (
+    complete,
+    entries,
+    identity,
+    integer,
+    read,
+    read_json,
+    text,
+    warn_of_surplus,
+)
 from omgvision.evaluation.video_panoptic_quality import PanopticFrame
-
-logger = logging.getLogger(__name__)
 
 ITEMS_A_PROCESS = 4
 """Videos: fewer are done before a process has started."""
@@ -21,6 +27,7 @@ ITEMS_A_PROCESS = 4
 class Side:
     """A video as one of the two jsons describes it: PNG files and `segments_info` of its frames."""
 
+    json: Path
     files: list[Path]
     segments: list[list[dict[str, Any]]]
 
@@ -90,13 +97,11 @@ def read_benchmark(ground_truth: Path, predictions: Path, *, only: Collection[st
         videos.append(
             Video(
                 str(name),
-                Side([guess_folder / str(name) / frame for frame in frames], guessed[name]),
-                Side([truth_folder / str(name) / frame for frame in frames], true[name]),
+                Side(guess_file, [guess_folder / str(name) / frame for frame in frames], guessed[name]),
+                Side(truth_file, [truth_folder / str(name) / frame for frame in frames], true[name]),
             )
         )
-    surplus = len(guessed.keys() - files.keys())
-    if surplus:
-        logger.warning("%s: left out %d videos that %s lacks", guess_file, surplus, truth_file.name)
+    warn_of_surplus(guess_file, guessed.keys() - files.keys(), "videos", truth_file)
     return Benchmark(things, names, videos)
 
 
@@ -130,8 +135,8 @@ def read_frames(video: Video, *, target_label: Label) -> Iterator[tuple[Panoptic
         guessed, true = read(read_ids, guess_file), read(read_ids, truth_file)
         if guessed.shape != true.shape:
             raise ValueError(f"{guess_file}: expected the size of the target {true.shape}, got {guessed.shape}")
-        with complete(guess_file):
+        with complete(video.prediction.json):
             guess_labels = {integer(entry, "id"): SegmentLabel(integer(entry, "category_id")) for entry in guess}
-        with complete(truth_file):
+        with complete(video.target.json):
             truth_labels = {integer(entry, "id"): target_label(entry) for entry in truth}
         yield PanopticFrame(guessed, guess_labels), PanopticFrame(true, truth_labels)
