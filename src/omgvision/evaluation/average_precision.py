@@ -45,7 +45,8 @@ class AveragePrecision(PerSample[list[dict[str, Any]]]):
         images: Collection[int] | None = None,
     ):
         super().__init__()
-        self.kind, self.by_category, self.images = kind, by_category, images
+        self.kind: Literal["segm", "bbox"] = kind
+        self.by_category, self.images = by_category, images
         self.per_category: dict[int, float] = {}
         # COCO's own conversions write into the annotations.
         self.truth = _index({**ground_truth, "annotations": [dict(one) for one in ground_truth["annotations"]]})
@@ -67,34 +68,7 @@ class AveragePrecision(PerSample[list[dict[str, Any]]]):
             raise ValueError(f"image_id: expected an image of the ground truth, got {sample_id}")
         image = self.truth.imgs[self._ids[sample_id]]
         size = (image["height"], image["width"])
-        record, segmentations = [], []
-        for one in detections:
-            if not isinstance(one["category_id"], int):
-                got = one["category_id"]
-                raise ValueError(f"category_id: expected a whole number, got {got!r} in image {sample_id}")
-            if not _is_number(one["score"]):
-                raise ValueError(f"score: expected a number, got {one['score']} in image {sample_id}")
-            kept: dict[str, Any] = {"category_id": one["category_id"], "score": float(one["score"])}
-            box = one.get("bbox")
-            if box:
-                if len(box) != 4 or not all(map(_is_number, box)):
-                    raise ValueError(f"bbox: expected x, y, width, height, got {box} in image {sample_id}")
-                kept["bbox"] = list(box)
-            if self.kind == "segm" or not box:
-                if "segmentation" not in one:
-                    lacking = "segmentation" if self.kind == "segm" else "bbox"
-                    raise ValueError(f"{lacking}: expected one in every detection, got none in image {sample_id}")
-                segmentations.append(one["segmentation"])
-                kept["segmentation"] = None
-            record.append(kept)
-        try:
-            masks = iter(compressed_all(segmentations, size=size))
-        except ValueError as error:
-            raise ValueError(f"{error} (image {sample_id})") from None
-        for kept in record:
-            if "segmentation" in kept:
-                kept["segmentation"] = next(masks)
-        self.add(sample_id, record)
+        self.add(sample_id, checked(detections, kind=self.kind, image=sample_id, size=size))
 
     def compute(self) -> dict[str, float]:
         """COCOeval's twelve numbers; NaN where it says -1, which is where there is no ground truth."""
@@ -139,6 +113,50 @@ class AveragePrecision(PerSample[list[dict[str, Any]]]):
                     filled["area"] = one["bbox"][2] * one["bbox"][3]
                 detections.append(filled)
         return detections
+
+
+def checked(
+    detections: Sequence[Mapping[str, Any]], *, kind: Literal["segm", "bbox"], image: str, size: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """What `AveragePrecision` keeps of an image.
+
+    Args:
+        detections: See `AveragePrecision.update`.
+        kind: What is compared.
+        image: Its id, for messages.
+        size: Height and width.
+
+    Raises:
+        ValueError: A mask that is none, a score that is no number.
+    """
+    record, segmentations = [], []
+    for one in detections:
+        if not isinstance(one["category_id"], int):
+            got = one["category_id"]
+            raise ValueError(f"category_id: expected a whole number, got {got!r} in image {image}")
+        if not _is_number(one["score"]):
+            raise ValueError(f"score: expected a number, got {one['score']} in image {image}")
+        kept: dict[str, Any] = {"category_id": one["category_id"], "score": float(one["score"])}
+        box = one.get("bbox")
+        if box:
+            if len(box) != 4 or not all(map(_is_number, box)):
+                raise ValueError(f"bbox: expected x, y, width, height, got {box} in image {image}")
+            kept["bbox"] = list(box)
+        if kind == "segm" or not box:
+            if "segmentation" not in one:
+                lacking = "segmentation" if kind == "segm" else "bbox"
+                raise ValueError(f"{lacking}: expected one in every detection, got none in image {image}")
+            segmentations.append(one["segmentation"])
+            kept["segmentation"] = None
+        record.append(kept)
+    try:
+        masks = iter(compressed_all(segmentations, size=size))
+    except ValueError as error:
+        raise ValueError(f"{error} (image {image})") from None
+    for kept in record:
+        if "segmentation" in kept:
+            kept["segmentation"] = next(masks)
+    return record
 
 
 def _is_number(value: Any) -> bool:

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from omgvision.evaluation.average_precision import AveragePrecision
 from omgvision.evaluation.captions import Captions, Meteor, Tokenise
 from omgvision.evaluation.metric import PerSample
-from omgvision.evaluation.run_lengths import compressed
+from omgvision.evaluation.run_lengths import compressed_all
 
 Similarity = Callable[[str, str], float]
 """How alike two phrases are, 0 to 1."""
@@ -24,17 +24,37 @@ SIMILARITY_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
+    """What is kept of a picture.
+
+    Attributes:
+        caption, references: What was predicted and the true ones.
+        phrases, labels: The same of the masks.
+        masks: Predicted run lengths.
+        ious: [P, G].
+    """
+
     caption: str
-    references: tuple[str, ...]
+    references: Sequence[str]
+    phrases: Sequence[str]
+    labels: Sequence[str]
     masks: list[dict[str, Any]]
-    mean_iou: float
-    labels: int
-    found: int
+    ious: np.ndarray
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean over the pairs of masks that overlap, best first, each mask once; 0 without any."""
+        ious = self.ious.copy()
+        paired = []
+        while ious.size and ious.max() > 0:
+            row, column = divmod(int(ious.argmax()), ious.shape[1])
+            paired.append(float(ious[row, column]))
+            ious[row], ious[:, column] = 0, 0
+        return math.fsum(paired) / len(paired) if paired else 0.0
 
 
-class GroundedCaptions(PerSample[_Answer]):
-    """Keeps, of every picture, caption, masks, their mean IoU and how many of the true phrases were found.
+class GroundedCaptions(PerSample[Answer]):
+    """Keeps, of every picture, what it was told to have, and how its masks overlap with the true ones.
 
     Args:
         masks: COCO instances json of the true masks, one category with id 1.
@@ -82,24 +102,10 @@ class GroundedCaptions(PerSample[_Answer]):
             raise ValueError(f"image id: expected an image of the ground truth, got {sample_id}")
         size = (self._images[sample_id]["height"], self._images[sample_id]["width"])
         try:
-            found, true = (
-                [compressed(one, size=size) for one in given] for given in (masks, self._truth.get(sample_id, []))
-            )
+            found, true = (compressed_all(given, size=size) for given in (masks, self._truth.get(sample_id, [])))
         except ValueError as error:
             raise ValueError(f"{error} (image {sample_id})") from None
-        tools: Any = coco_mask
-        ious = np.zeros((len(found), len(true)))
-        if found and true:
-            ious[:] = tools.iou(found, true, [0] * len(true))
-        record = _Answer(
-            caption=caption,
-            references=tuple(references),
-            masks=found,
-            mean_iou=_mean_iou(ious),
-            labels=len(labels),
-            found=self._count_found(ious.T, phrases, labels),
-        )
-        self.add(sample_id, record)
+        self.add(sample_id, Answer(caption, references, phrases, labels, found, overlaps(found, true)))
 
     def compute(self) -> dict[str, float]:
         """`AP`, `AP50`, … of masks without scores, `mIoU`, `Recall`, and the numbers of `Captions`.
@@ -118,17 +124,19 @@ class GroundedCaptions(PerSample[_Answer]):
         numbers = {
             **(precision.compute() if records else {"AP": math.nan, "AP50": math.nan}),
             "mIoU": _ratio(math.fsum(record.mean_iou for record in records), len(records)),
-            "Recall": _ratio(sum(record.found for record in records), sum(record.labels for record in records)),
+            "Recall": _ratio(
+                sum(self._count_found(record) for record in records), sum(len(record.labels) for record in records)
+            ),
         }
         return numbers | captions.compute()
 
-    def _count_found(self, ious: np.ndarray, phrases: Sequence[str], labels: Sequence[str]) -> int:
+    def _count_found(self, answer: Answer) -> int:
         """Pairs [G, P] from the best IoU on, until one is below a threshold: the next one is not tried, as in GLaMM.
 
         Where a mask of the pair has no phrase GLaMM's evaluation runs into an error, and the picture counts as one
         where nothing was found.
         """
-        ious = ious.copy()
+        ious, phrases, labels = answer.ious.T.copy(), answer.phrases, answer.labels
         count = 0
         while ious.size:
             row, column = divmod(int(ious.argmax()), ious.shape[1])
@@ -143,15 +151,10 @@ class GroundedCaptions(PerSample[_Answer]):
         return count
 
 
-def _mean_iou(ious: np.ndarray) -> float:
-    """Mean over the pairs [P, G] that overlap, best first, each mask once; 0 without any."""
-    ious = ious.copy()
-    paired = []
-    while ious.size and ious.max() > 0:
-        row, column = divmod(int(ious.argmax()), ious.shape[1])
-        paired.append(float(ious[row, column]))
-        ious[row], ious[:, column] = 0, 0
-    return math.fsum(paired) / len(paired) if paired else 0.0
+def overlaps(masks: Sequence[dict[str, Any]], true: Sequence[dict[str, Any]]) -> np.ndarray:
+    """IoU [P, G] of pycocotools' masks."""
+    tools: Any = coco_mask
+    return np.asarray(tools.iou(masks, true, [0] * len(true))) if masks and true else np.zeros((len(masks), len(true)))
 
 
 def _ratio(part: float, whole: float) -> float:

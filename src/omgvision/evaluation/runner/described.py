@@ -166,11 +166,16 @@ class GroundedPictures(Task):
         return Outcome({"caption": content["caption"]}, metric.records[sample_id].mean_iou)
 
     def grade(self, sample_ids: Sequence[str], records: Records, out: Path, *, workers: int) -> Graded:
-        del records, workers
+        del records
         folder = self._path("", out).parent
         similarity: grounded_scores.SimilarityName = "bert" if bert_is_here() else "jaccard"
         numbers = grounded_scores.score(
-            self.annotations, folder, split=self.split, similarity=similarity, only=self.only(sample_ids)
+            self.annotations,
+            folder,
+            split=self.split,
+            similarity=similarity,
+            only=self.only(sample_ids),
+            workers=workers,
         )
         words = ("gcg", "--gt", str(self.annotations), "--pred", str(folder), "--split", self.split)
         note = (

@@ -175,10 +175,9 @@ class InstanceImages(Task):
         return Outcome({"detections": detections}, quality)
 
     def grade(self, sample_ids: Sequence[str], records: Records, out: Path, *, workers: int) -> Graded:
-        del workers
         predictions = out / "detections.json"
         write_list(predictions, (one for sample_id in sample_ids for one in records[sample_id]["detections"]))
-        numbers = average_precision.score(self.annotations, predictions, only=self.only(sample_ids))
+        numbers = average_precision.score(self.annotations, predictions, only=self.only(sample_ids), workers=workers)
         return Graded(numbers, ("coco-instances", "--gt", str(self.annotations), "--pred", str(predictions)))
 
     def panel(self, sample_id: str, record: Mapping[str, Any], out: Path) -> Panel:

@@ -1,12 +1,23 @@
 """Mask and box AP from COCO's files: an instances json and a list of detections."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from omgvision.evaluation.average_precision import AveragePrecision
-from omgvision.evaluation.run_lengths import check_form
+from omgvision.evaluation.average_precision import AveragePrecision, checked
+from omgvision.evaluation.run_lengths import compressed_all
 from omgvision.evaluation.scores.files import complete, identity, integer, number, read_json
+from omgvision.evaluation.scores.gather import spread
+
+
+@dataclass(frozen=True)
+class _Image:
+    name: str
+    size: tuple[int, int]
+    segmentations: list[Any]
+    detections: list[dict[str, Any]]
 
 
 def score(
@@ -16,8 +27,9 @@ def score(
     kind: Literal["segm", "bbox"] = "segm",
     by_category: bool = True,
     only: Collection[str] | None = None,
+    workers: int = 1,
 ) -> dict[str, float]:
-    """COCOeval's twelve numbers. One process: pycocotools' evaluation has to see all images at once.
+    """COCOeval's twelve numbers. Masks are read by several processes; the evaluation has to see all images at once.
 
     Args:
         ground_truth: COCO instances json.
@@ -25,6 +37,7 @@ def score(
         kind: Masks or boxes.
         by_category: False compares without categories.
         only: Ids of the images that count, as text; None = all.
+        workers: Processes.
 
     Returns:
         What `AveragePrecision.compute` says, and `AP/person` of every category.
@@ -39,27 +52,49 @@ def score(
     if not isinstance(detections, list):
         raise ValueError(f"{predictions}: expected a list of detections, got a {type(detections).__name__}")
     with complete(ground_truth):
-        images = None if only is None else [one["id"] for one in truth["images"] if str(one["id"]) in only]
+        images = {
+            str(identity(one, "id")): _Image(str(one["id"]), (integer(one, "height"), integer(one, "width")), [], [])
+            for one in truth["images"]
+        }
         _check_truth(truth, kind)
-        metric = AveragePrecision(truth, kind=kind, by_category=by_category, images=images)
+        ids = None if only is None else [one["id"] for one in truth["images"] if str(one["id"]) in only]
+        metric = AveragePrecision(truth, kind=kind, by_category=by_category, images=ids)
         names = {entry["id"]: str(entry["name"]) for entry in truth["categories"]}
-    by_image: dict[Any, list[dict[str, Any]]] = {}
+        for one in truth["annotations"] if kind == "segm" else ():
+            if (name := str(one["image_id"])) in images:
+                images[name].segmentations.append(one["segmentation"])
     with complete(predictions):
         for one in detections:
-            by_image.setdefault(identity(one, "image_id"), []).append(one)
-        for image, of_image in by_image.items():
-            metric.update(str(image), of_image)
+            if (name := str(identity(one, "image_id"))) not in images:
+                raise ValueError(f"image_id: expected an image of the ground truth, got {name}")
+            images[name].detections.append(one)
+    read = partial(_read, kind=kind, ground_truth=ground_truth, predictions=predictions)
+    records = spread(read, list(images.values()), workers=workers, title="images")
+    for name, record in zip(images, records, strict=True):
+        metric.add(name, record)
     numbers = metric.compute()
     return numbers | {f"AP/{names[category]}": value for category, value in metric.per_category.items()}
 
 
+def _read(
+    image: _Image, *, kind: Literal["segm", "bbox"], ground_truth: Path, predictions: Path
+) -> list[dict[str, Any]]:
+    """The detections; of the true masks that they decode, for to pycocotools they would be some others."""
+    with complete(ground_truth):
+        try:
+            compressed_all(image.segmentations, size=image.size)
+        except ValueError as error:
+            raise ValueError(f"{error} (image {image.name})") from None
+    with complete(predictions):
+        return checked(image.detections, kind=kind, image=image.name, size=image.size)
+
+
 def _check_truth(truth: Mapping[str, Any], kind: Literal["segm", "bbox"]) -> None:
-    """What pycocotools would stumble over.
+    """What pycocotools would stumble over, but for the masks themselves.
 
     Raises:
         ValueError, KeyError, TypeError: An entry of another form.
     """
-    sizes = {identity(one, "id"): (integer(one, "height"), integer(one, "width")) for one in truth["images"]}
     for one in truth["categories"]:
         integer(one, "id")
     for one in truth["annotations"]:
@@ -68,9 +103,7 @@ def _check_truth(truth: Mapping[str, Any], kind: Literal["segm", "bbox"]) -> Non
         number(one, "area")
         if one["iscrowd"] not in (0, 1):
             raise ValueError(f"iscrowd: expected 0 or 1, got {one['iscrowd']!r}")
-        image = identity(one, "image_id")
-        if kind == "segm" and image in sizes:
-            check_form(one["segmentation"], size=sizes[image])
+        identity(one, "image_id")
         if kind == "bbox":
             box = one["bbox"]
             if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):

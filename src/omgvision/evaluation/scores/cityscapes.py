@@ -24,13 +24,17 @@ class _Pair:
     """The folder of all predictions."""
 
 
-def score_panoptic(ground_truth: Path, predictions: Path, *, workers: int = 1) -> dict[str, float]:
+def score_panoptic(
+    ground_truth: Path, predictions: Path, *, unseen: Collection[str] | None = None, workers: int = 1
+) -> dict[str, float]:
     """PQ, SQ, RQ; see `panoptic_quality.score`.
 
     Args:
         ground_truth, predictions: `cityscapes_panoptic_val.json` or a folder that has it (or whose `gtFine` has it).
     """
-    return panoptic_quality.score(_panoptic_json(ground_truth), _panoptic_json(predictions), workers=workers)
+    return panoptic_quality.score(
+        _panoptic_json(ground_truth), _panoptic_json(predictions), unseen=unseen, workers=workers
+    )
 
 
 def _panoptic_json(path: Path) -> Path:

@@ -1,8 +1,9 @@
 """A metric over many files, in several processes when that pays."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_all_start_methods, get_context
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from omgvision.evaluation.metric import PerSample
 
 MetricT = TypeVar("MetricT", bound=PerSample[Any])
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 ITEMS_A_PROCESS = 250
 """Images: fewer are done before a process has started (it imports torch: about four seconds)."""
@@ -39,35 +41,83 @@ def gather(
     Raises:
         ValueError: Of `update`, as it was raised.
     """
-    processes = min(workers, len(items) // (items_a_process or ITEMS_A_PROCESS))
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    processes = _processes(items, workers=workers, items_a_process=items_a_process)
+    with _progress() as progress:
         bar = progress.add_task(title, total=len(items))
         if processes < 2:
             for item in items:
                 update(metric, item)
                 progress.advance(bar)
             return
-        size = -(-len(items) // (8 * processes))
-        chunks = [items[start : start + size] for start in range(0, len(items), size)]
         empty = copy.copy(metric)
         empty.records = {}
-        with ProcessPoolExecutor(processes, mp_context=_context()) as pool:
-            futures = [pool.submit(_update_all, empty, update, chunk) for chunk in chunks]
-            try:
-                for future, chunk in zip(futures, chunks, strict=True):
-                    metric.merge(future.result())
-                    progress.advance(bar, len(chunk))
-            except ValueError as error:  # raised again here, so that the command line knows it as ours
-                raise ValueError(str(error)) from error
-            finally:
-                pool.shutdown(cancel_futures=True)
+        for part, count in _share(partial(_update_all, empty, update), items, processes=processes):
+            metric.merge(part)
+            progress.advance(bar, count)
+
+
+def spread(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    title: str,
+    items_a_process: int | None = None,
+) -> Iterator[Result]:
+    """`function(item)` of every item in their order, shared out and shown as by `gather`.
+
+    For a metric that has to hold all of the ground truth, and is too large to be sent to every process.
+
+    Raises:
+        ValueError: Of `function`, as it was raised.
+    """
+    processes = _processes(items, workers=workers, items_a_process=items_a_process)
+    with _progress() as progress:
+        bar = progress.add_task(title, total=len(items))
+        if processes < 2:
+            for item in items:
+                yield function(item)
+                progress.advance(bar)
+            return
+        for results, count in _share(partial(_call_all, function), items, processes=processes):
+            yield from results
+            progress.advance(bar, count)
+
+
+def _processes(items: Sequence[Any], *, workers: int, items_a_process: int | None) -> int:
+    return min(workers, len(items) // (items_a_process or ITEMS_A_PROCESS))
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
+def _share(
+    function: Callable[[Sequence[Item]], Result], items: Sequence[Item], *, processes: int
+) -> Iterator[tuple[Result, int]]:
+    """What `function` makes of parts of the items, and how many each part has."""
+    size = -(-len(items) // (8 * processes))
+    chunks = [items[start : start + size] for start in range(0, len(items), size)]
+    with ProcessPoolExecutor(processes, mp_context=_context()) as pool:
+        futures = [pool.submit(function, chunk) for chunk in chunks]
+        try:
+            for future, chunk in zip(futures, chunks, strict=True):
+                yield future.result(), len(chunk)
+        except ValueError as error:  # raised again here, so that the command line knows it as ours
+            raise ValueError(str(error)) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _update_all(metric: MetricT, update: Callable[[MetricT, Item], None], items: Sequence[Item]) -> MetricT:
     for item in items:
         update(metric, item)
     return metric
+
+
+def _call_all(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [function(item) for item in items]
 
 
 def _context():

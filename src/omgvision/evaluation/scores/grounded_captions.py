@@ -1,16 +1,38 @@
 """Grounded captions from GranD-f's files."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from omgvision.evaluation.grounded_captions import GroundedCaptions, Similarity
+from omgvision.evaluation.grounded_captions import Answer, GroundedCaptions, Similarity, overlaps
 from omgvision.evaluation.phrase_similarity import BertSimilarity, exact, ignore_phrases, jaccard
+from omgvision.evaluation.run_lengths import compressed_all
 from omgvision.evaluation.scores.captions import best_captions, read_references, warn_without_tools
-from omgvision.evaluation.scores.files import complete, entries, identity, integer, number, read_json, text
+from omgvision.evaluation.scores.files import (
+    complete,
+    entries,
+    identity,
+    integer,
+    number,
+    read_json,
+    text,
+    warn_of_surplus,
+)
+from omgvision.evaluation.scores.gather import spread
 
 SimilarityName = Literal["bert", "jaccard", "exact", "any"]
 Split = Literal["val", "test"]
+
+
+@dataclass(frozen=True)
+class _Picture:
+    name: str
+    size: tuple[int, int]
+    segmentations: list[Any]
+    references: list[str]
+    labels: list[str]
 
 
 def paths_of(ground_truth: Path, split: Split) -> tuple[Path, Path]:
@@ -26,6 +48,7 @@ def score(
     split: Split = "val",
     similarity: SimilarityName = "bert",
     only: Collection[str] | None = None,
+    workers: int = 1,
 ) -> dict[str, float]:
     """What `GroundedCaptions.compute` says.
 
@@ -36,6 +59,7 @@ def score(
         split: Whose files, `val` or `test`.
         similarity: Whether a phrase is the right one: `bert` is the official way, `any` takes all.
         only: Ids of the images that count, as text; None = all.
+        workers: Processes.
 
     Raises:
         ValueError: A file that is missing or broken, an image without prediction, a mask of another size, no BERT.
@@ -53,23 +77,37 @@ def score(
     with complete(masks_path):
         _check(masks)
         metric = GroundedCaptions(masks, best.tokenise, similarity=alike, meteor=best.meteor)
+        sizes = {str(entry["id"]): (entry["height"], entry["width"]) for entry in masks["images"]}
+        true: dict[str, list[Any]] = {}
+        for entry in masks["annotations"]:
+            true.setdefault(str(entry["image_id"]), []).append(entry["segmentation"])
+    pictures = []
     for image, texts in references.items():
-        path = predictions / f"{image}.json"
-        content = read_json(path)
-        with complete(path):
-            answer = content if "caption" in content else next(iter(content.values()), {})
-            metric.update(
-                str(image),
-                text(answer, "caption"),
-                _texts(answer, "phrases"),
-                entries(answer, "pred_masks"),
-                references=texts,
-                labels=labels[image],
-            )
+        name = str(image)
+        if name not in sizes:
+            raise ValueError(f"{masks_path}: expected the masks of every image, got none of {name}")
+        pictures.append(_Picture(name, sizes[name], true.get(name, []), texts, labels[image]))
+    read = partial(_read, folder=predictions, masks_path=masks_path)
+    for picture, answer in zip(pictures, spread(read, pictures, workers=workers, title="images"), strict=True):
+        metric.add(picture.name, answer)
     with complete(masks_path):
         numbers = metric.compute()
+    known = {str(entry["id"]) for entry in captions["images"]}
+    warn_of_surplus(predictions, {path.stem for path in predictions.glob("*.json")} - known, "images", captions_path)
     warn_without_tools()
     return numbers
+
+
+def _read(picture: _Picture, *, folder: Path, masks_path: Path) -> Answer:
+    with complete(masks_path):
+        true = compressed_all(picture.segmentations, size=picture.size)
+    path = folder / f"{picture.name}.json"
+    content = read_json(path)
+    with complete(path):
+        answer = content if "caption" in content else next(iter(content.values()), {})
+        caption, phrases = text(answer, "caption"), _texts(answer, "phrases")
+        masks = compressed_all(entries(answer, "pred_masks"), size=picture.size)
+    return Answer(caption, picture.references, phrases, picture.labels, masks, overlaps(masks, true))
 
 
 def _check(masks: Mapping[str, Any]) -> None:

@@ -96,7 +96,31 @@ def first(content: Any) -> Any:
             lambda content: first(content)["segments_info"].append({"id": 9, "category_id": 1}),
             "segment 9 is described, but no pixel has it",
         ),
-        ("pred", lambda content: first(content)["segments_info"][0].update(category_id=7), "unknown category 7"),
+        (
+            "pred",
+            lambda content: first(content)["segments_info"][0].update(category_id=7),
+            "pred.json: image 1: segment 5 has the unknown category 7",
+        ),
+        (
+            "gt",
+            lambda content: first(content)["segments_info"][0].update(category_id=7),
+            "gt.json: image 1: segment 5 has the unknown category 7",
+        ),
+        (
+            "pred",
+            lambda content: first(content)["segments_info"][0].pop("category_id"),
+            "pred.json: expected every entry to have 'category_id'",
+        ),
+        (
+            "gt",
+            lambda content: first(content)["segments_info"][0].pop("category_id"),
+            "gt.json: expected every entry to have 'category_id'",
+        ),
+        (
+            "gt",
+            lambda content: first(content)["segments_info"][0].update(area="much"),
+            "gt.json: expected a number as area, got 'much'",
+        ),
         ("pred", lambda content: first(content).pop("file_name"), "expected every entry to have 'file_name'"),
         ("pred", lambda content: first(content).update(segments_info=[3]), "expected entries of the official form"),
         ("pred", lambda content: content.pop("annotations"), "expected a list 'annotations'"),
@@ -176,6 +200,16 @@ def test_instances(score: Score, instances: Path, kind: str):
         ("pred", lambda content: content[0].pop("segmentation"), "segmentation: expected one in every detection"),
         ("pred", lambda content: content.append("x"), "expected entries of the official form"),
         ("gt", lambda content: content["images"].clear(), "expected images, got none"),
+        (
+            "gt",
+            lambda content: content["annotations"][0]["segmentation"].update(counts=[1000]),
+            "gt.json: segmentation: expected runs over 64 pixels, got 1000: does not decode (image 1)",
+        ),
+        (
+            "gt",
+            lambda content: content["annotations"][0]["segmentation"].update(counts="P"),
+            "gt.json: segmentation: expected compressed run lengths",
+        ),
         ("gt", lambda content: content.pop("categories"), "expected a list 'categories'"),
     ],
 )
@@ -236,6 +270,14 @@ def test_ade20k_files(score: Score, ade20k: Path):
 def cityscapes(tmp_path: Path) -> Path:
     shutil.copytree(metrics("cityscapes"), tmp_path / "cityscapes")
     return tmp_path / "cityscapes"
+
+
+def test_cityscapes_unseen(score: Score, cityscapes: Path):
+    paths = cityscapes, cityscapes / "results_panoptic"
+    report = cityscapes / "report.json"
+    numbers = last_line(score("cityscapes-panoptic", *paths, "--unseen", "car", "--out", report))
+    assert numbers["PQ_unseen"] == json.loads(report.read_text())["PQ/car"]
+    assert "expected category names" in refused(score("cityscapes-panoptic", *paths, "--unseen", "cars"))
 
 
 def test_cityscapes_files(score: Score, cityscapes: Path):
@@ -300,5 +342,8 @@ def test_clicks(score: Score, tmp_path: Path):
     assert "expected every entry to have 'ious'" in refused(clicked())
     guess.write_text(json.dumps({"samples": [{"id": "a", "ious": [1]}]}))
     assert "expected a prediction for every sample, got none for b" in refused(score("clicks", truth, guess))
+    guess.write_text(json.dumps({"samples": [{"id": name, "ious": [1]} for name in "abcd"]}))
+    code, _, err = score("clicks", truth, guess)
+    assert (code, err) == (0, f"omg: {guess}: left out 2 samples that gt.json lacks\n")
     truth.write_text(json.dumps({"samples": []}))
     assert "expected samples, got none" in refused(score("clicks", truth, guess))
