@@ -2,8 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -18,10 +16,9 @@ from omgvision.errors import UserError
 from omgvision.llava import load_llava
 from omgvision.training import checkpoint
 from omgvision.training.llava_objective import ConversationObjective
-from omgvision.training.recipe import Stage
-from omgvision.training.recipes import llava, llava_mix
 from omgvision.training.run import build, run
 from omgvision.training.trainer import train
+from tests.integration.llava_runs import referring, small_objective
 from tests.llava_folders import LANGUAGE_MODELS, SIDE, save_language_model, save_llava, save_segmenter
 from tests.llava_layouts import write_all
 
@@ -97,27 +94,6 @@ def test_any_language_model_takes_the_same_step(kind, data, segmenter, tmp_path)
     assert isinstance(answer.text, str)
 
 
-def small_objective(folder, **changes):
-    recipe = replace(
-        llava.refseg(),
-        start=folder,
-        rank=2,
-        steps=3,
-        epochs=None,
-        stages=(Stage((SIDE, SIDE), 2, 1.0),),
-        accumulation=1,
-        precision="fp32",
-        gradient_checkpointing=False,
-        workers=0,
-        log_every=1,
-        checkpoint_every=1,
-        keep_checkpoints=3,
-        **changes,
-    )
-    torch.manual_seed(0)
-    return llava.objective(recipe), recipe
-
-
 def trained(objective: ConversationObjective):
     return {name: value.detach().clone() for name, value in objective.named_parameters() if value.requires_grad}
 
@@ -128,7 +104,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit(data, tmp_path):
     results = []
     for name in ("whole", "parts"):
         objective, recipe = small_objective(folder, data=data, out=tmp_path / name)
-        source = llava.source(recipe, mix=partial(llava.published_mix, ingredients=llava_mix.REFERRING))
+        source = referring(recipe)
         train(objective, source, recipe)
         if name == "parts":
             newest = checkpoint.folder_of(recipe.out, 3)
@@ -143,22 +119,6 @@ def test_a_resumed_run_is_the_same_bit_for_bit(data, tmp_path):
         results.append(trained(objective))
     whole, parts = results
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-
-
-def test_two_micro_batches_of_one_are_one_of_two(data, tmp_path):
-    folder = save_llava(tmp_path / "start", own_mask_decoder=True)
-    results = []
-    for name, batch_size, accumulation in (("large", 2, 1), ("small", 1, 2)):
-        objective, recipe = small_objective(folder, data=data, out=tmp_path / name, dropout=0.0)
-        recipe = replace(
-            recipe, stages=(Stage((SIDE, SIDE), batch_size, 1.0),), accumulation=accumulation, checkpoint_every=0
-        )
-        source = llava.source(recipe, mix=partial(llava.published_mix, ingredients=llava_mix.REFERRING))
-        train(objective, source, recipe)
-        results.append(trained(objective))
-    large, small = results
-    for name in large:
-        torch.testing.assert_close(large[name], small[name], atol=2e-4, rtol=2e-3, msg=name)
 
 
 def write_own(folder):
