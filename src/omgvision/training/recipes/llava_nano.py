@@ -259,8 +259,11 @@ THINGS = {
 ONE_OBJECT = {"referring": 1.0, "region": 2.0}
 """Of pictures in which one thing of many is annotated."""
 
-TURNS = (3, 6)
+TURNS = (5, 9)
 """A picture's tokens are read once for all of its turns: more of them cost little."""
+
+LONGEST_REPEAT = 6
+"""Tokens, in answers: unsure how a list ends, a small model would say "a person, a person, …" up to the limit."""
 
 
 def source(recipe: NanoLlavaRecipe) -> ConversationMixture:
@@ -377,6 +380,7 @@ def export(objective: ConversationObjective, recipe: NanoLlavaRecipe) -> Path:
         partial_folder.mkdir(parents=True)
         save_file(state, partial_folder / PACKED_FILE, metadata={"format": "pt"})
         model.config.save_pretrained(partial_folder)
+        model.generation_config.no_repeat_ngram_size = LONGEST_REPEAT
         model.generation_config.save_pretrained(partial_folder)
         processor_of(recipe).save_pretrained(partial_folder)
     return folder
