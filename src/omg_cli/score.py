@@ -140,6 +140,17 @@ def clicks(
     _report(score(gt, pred, clicks=max_clicks, workers=workers), out, plain=("NoC@", "over_max@"))
 
 
+@app.command("prompted")
+def prompted(gt: GroundTruth, pred: Predictions, workers: Workers, unseen: Unseen = None, out: Report = None) -> None:
+    """IoU of masks that answer prompts, one for each object of a COCO instances json, named by its id."""
+    names = _read_unseen(unseen)
+
+    from omgvision.evaluation.scores.class_agnostic import score
+
+    options.quiet_libraries()
+    _report(score(gt, pred, unseen=names, workers=workers), out)
+
+
 @app.command("vpq")
 def vpq(gt: GroundTruth, pred: Predictions, workers: Workers, out: Report = None) -> None:
     """VPQ of VIPSeg over windows of 1, 2, 4, 6 and 8 frames."""

@@ -150,6 +150,29 @@ def test_instance_iou_of_omg_seg():
         assert ours == pytest.approx(theirs, abs=1e-6)
 
 
+def test_score_prompted(capsys, tmp_path: Path):
+    """The same through files."""
+    tensors = golden.arrays("metrics_inputs")
+    images, objects, answers = [], [], []
+    for image in range(3):
+        sides = {side: tensors[f"inscls.img{image}.{side}"] for side in ("gt", "pred")}
+        images.append({"id": image, "height": sides["gt"].shape[1], "width": sides["gt"].shape[2]})
+        for side, entries in (("gt", objects), ("pred", answers)):
+            for mask, label in zip(sides[side], tensors[f"inscls.img{image}.{side}_labels"].tolist(), strict=True):
+                runs: Any = coco_mask.encode(np.asfortranarray(mask))
+                entry = {"id": len(entries) + 1, "image_id": image, "category_id": label}
+                entries.append({**entry, "segmentation": {**runs, "counts": runs["counts"].decode()}})
+    categories = [{"id": label, "name": f"class {label}"} for label in range(9)]
+    truth, guess = tmp_path / "gt.json", tmp_path / "pred.json"
+    truth.write_text(json.dumps({"images": images, "annotations": objects, "categories": categories}))
+    guess.write_text(json.dumps(answers))
+    numbers = omg_score(capsys, tmp_path, "prompted", "--gt", truth, "--pred", guess, "--unseen", "class 3,class 8")
+    recorded = golden.read_json("metrics")["InsClsIoU"]
+    for ours, theirs in (("mIoU", "miou"), ("mIoU_seen", "base_iou"), ("mIoU_unseen", "novel_iou")):
+        assert close(numbers[ours], recorded[theirs], tolerance=1e-6)
+    assert close(numbers["accuracy"], recorded["score"] / 100, tolerance=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["segm", "bbox"])
 @pytest.mark.parametrize("by_category", [True, False])
 def test_coco_instances(capsys, tmp_path: Path, kind, by_category: bool):
