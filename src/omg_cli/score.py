@@ -233,13 +233,18 @@ def referring(
         Literal["lisa", "gres"], typer.Option(help="How sentences without a target count; gres: gRefCOCO.")
     ] = "lisa",
     ignore: Annotated[bool, typer.Option("--ignore", help="Leave the pixels of ignore masks out: ReasonSeg.")] = False,
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="Which part, if --gt is a folder as RefCOCO and ReasonSeg have it.")
+    ] = "val",
     out: Report = None,
 ) -> None:
     """gIoU, cIoU and Pr@X of masks for sentences (RefCOCO, gRefCOCO, ReasonSeg)."""
+    from omgvision.evaluation.runner.sentence_files import read_samples
     from omgvision.evaluation.scores.referring import score
 
     options.quiet_libraries()
-    _report(score(gt, pred, protocol=protocol, ignore=ignore, workers=workers), out)
+    samples = read_samples(gt, split=split) if gt.is_dir() else None
+    _report(score(gt, pred, samples=samples, protocol=protocol, ignore=ignore, workers=workers), out)
 
 
 @app.command("captions")

@@ -236,8 +236,9 @@ def test_grounded_captions(capsys, tmp_path: Path, similarity: str):
     assert {name: value for name, value in found.items() if name != "METEOR"} == {
         name: value for name, value in numbers.items() if name != "METEOR"
     }
-    assert sum(record.found for record in shares[0].records.values()) == recorded["true_positives"]
-    assert sum(record.labels for record in shares[0].records.values()) == recorded["gt_phrases"]
+    records = shares[0].ordered()
+    assert sum(shares[0].count_found(record) for record in records) == recorded["true_positives"]
+    assert sum(len(record.labels) for record in records) == recorded["gt_phrases"]
 
 
 @pytest.mark.slow

@@ -125,13 +125,14 @@ class GroundedCaptions(PerSample[Answer]):
             **(precision.compute() if records else {"AP": math.nan, "AP50": math.nan}),
             "mIoU": _ratio(math.fsum(record.mean_iou for record in records), len(records)),
             "Recall": _ratio(
-                sum(self._count_found(record) for record in records), sum(len(record.labels) for record in records)
+                sum(self.count_found(record) for record in records), sum(len(record.labels) for record in records)
             ),
         }
         return numbers | captions.compute()
 
-    def _count_found(self, answer: Answer) -> int:
-        """Pairs [G, P] from the best IoU on, until one is below a threshold: the next one is not tried, as in GLaMM.
+    def count_found(self, answer: Answer) -> int:
+        """True phrases that have their mask: pairs [G, P] from the best IoU on; as in GLaMM the first that is below a
+        threshold ends it.
 
         Where a mask of the pair has no phrase GLaMM's evaluation runs into an error, and the picture counts as one
         where nothing was found.

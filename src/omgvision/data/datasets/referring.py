@@ -49,6 +49,19 @@ class Referred:
 
 
 @dataclass(frozen=True)
+class Meant:
+    """What a sentence means, without the picture; see `Referred`.
+
+    Attributes:
+        mask, ignore: bool [H, W].
+    """
+
+    sample_id: str
+    mask: np.ndarray
+    ignore: np.ndarray
+
+
+@dataclass(frozen=True)
 class _Sentence:
     sample_id: str
     text: str
@@ -129,6 +142,20 @@ class RefCoco:
 
     def __getitem__(self, index: int) -> Referred:
         """Raises ValueError naming the file if the image cannot be read, or naming the sample if a mask cannot."""
+        sentence, meant = self._sentences[index], self.meant(index)
+        file_name = self._photographs[sentence.image]["file_name"]
+        height, width = meant.mask.shape
+        return Referred(
+            image=read_rgb(self._images / file_name, size=(height, width)),
+            sentence=sentence.text,
+            mask=torch.from_numpy(meant.mask),
+            ignore=torch.from_numpy(meant.ignore),
+            sample_id=sentence.sample_id,
+            file_name=file_name,
+        )
+
+    def meant(self, index: int) -> Meant:
+        """What the sentence means; its picture need not be there. Raises ValueError as `__getitem__`."""
         sentence = self._sentences[index]
         photograph = self._photographs[sentence.image]
         size = photograph["height"], photograph["width"]
@@ -138,14 +165,7 @@ class RefCoco:
                 mask |= decode_segmentation(self._masks[annotation], *size)
             except ValueError as error:
                 raise ValueError(f"{self.name}: sample {sentence.sample_id}: {error}") from error
-        return Referred(
-            image=read_rgb(self._images / photograph["file_name"], size=size),
-            sentence=sentence.text,
-            mask=torch.from_numpy(mask),
-            ignore=torch.zeros(size, dtype=torch.bool),
-            sample_id=sentence.sample_id,
-            file_name=photograph["file_name"],
-        )
+        return Meant(sentence.sample_id, mask, np.zeros(size, dtype=bool))
 
 
 def read_references(path: Path) -> list[Any]:
@@ -223,6 +243,11 @@ class ReasonSeg:
             file_name=path.name,
             is_sentence=bool(content.get("is_sentence", False)),
         )
+
+    def meant(self, index: int) -> Meant:
+        """As of `RefCoco`, but the picture has to be there: only it says how large it is."""
+        sample = self[index]
+        return Meant(sample.sample_id, sample.mask.numpy(), sample.ignore.numpy())
 
 
 _TARGET, _IGNORE = 1, 255

@@ -1,7 +1,7 @@
 """Benchmarks of words: pictures, questions and answers to files, numbers and a report, on a few small pictures."""
 
-import copy
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import LlamaConfig
 
 from omg_cli.main import run
 from omgvision import OmgLlavaConfig, OmgSegConfig, UserError
@@ -105,6 +106,11 @@ LAYOUTS = {
 }
 
 
+OFFICIAL = {name: f"ref_seg/{name}" for name in ("refcoco", "refcoco+", "refcocog", "grefcoco")}
+OFFICIAL["reasonseg"] = "ReasonSeg"
+"""Group → folder of the ground truth as it is distributed."""
+
+
 def evaluate(name: str, talker: Talker, root: Any, *, out: str = "run", **options: Any) -> dict[str, Any]:
     report = evaluate_language(LANGUAGE_BENCHMARKS[name], root, talker.speaker, out=root / out, **options)
     assert report is not None
@@ -128,6 +134,13 @@ def test_omg_score_says_the_same_of_the_files(name, talker, tmp_path, capsys):
     assert scored == report["numbers"]
     group = next((group for group, names in GROUPS.items() if name in names), name)
     assert words[2] == GRADED_BY[group]
+    if words[2] == "referring":
+        # Pictures of train2014 are not needed for the masks.
+        shutil.rmtree(tmp_path / "ref_seg" / "train2014", ignore_errors=True)
+        words[words.index("--gt") + 1] = str(tmp_path / OFFICIAL[group])
+        code = run([*words[1:], "--split", name.rpartition("-")[2]])
+        captured = capsys.readouterr()
+        assert last_line((code, captured.out, captured.err)) == report["numbers"]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -265,12 +278,10 @@ def test_published_numbers(talker):
 
 
 def test_published_with_other_language_models():
-    original = OmgLlavaConfig(vision_config=OmgSegConfig(), text_config=None)
-
     def values(language_model: str) -> dict[str, list[float]]:
-        sides = {name: side for side, name in LANGUAGE_MODELS.items()}
-        config = copy.deepcopy(original)
-        config.text_config.hidden_size, config.text_config.num_hidden_layers = sides[language_model]
+        width, layers = next(sides for sides, name in LANGUAGE_MODELS.items() if name == language_model)
+        text = LlamaConfig(hidden_size=width, num_hidden_layers=layers)
+        config = OmgLlavaConfig(vision_config=OmgSegConfig(), text_config=text)
         assert LANGUAGE_BENCHMARKS["mme"].original_of(config) == language_model
         return {
             name: [one["value"] for one in row.published_for(config) if language_model in one["model"]]

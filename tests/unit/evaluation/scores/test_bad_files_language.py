@@ -8,6 +8,7 @@ import pytest
 
 from omgvision.evaluation import caption_tools
 from tests.scoring import Score, last_line, refused
+from tests.unit.evaluation.runner import word_layouts
 
 RUNS = {"size": [2, 3], "counts": [1, 2, 3]}
 
@@ -25,6 +26,9 @@ def sentence(**changes: Any) -> dict[str, Any]:
 def test_referring(score: Score, tmp_path: Path):
     truth, guess = write(tmp_path / "gt.json", sentence()), write(tmp_path / "pred.json", sentence())
     assert last_line(score("referring", truth, guess))["gIoU"] == pytest.approx(1, abs=1e-5)
+    write(guess, {"samples": [*sentence()["samples"], *sentence(id=2)["samples"]]})
+    code, _, err = score("referring", truth, guess)
+    assert (code, err) == (0, f"omg: {guess}: left out 1 samples that gt.json lacks\n")
 
 
 @pytest.mark.parametrize(
@@ -50,6 +54,16 @@ def test_referring(score: Score, tmp_path: Path):
 def test_referring_files(score: Score, tmp_path: Path, truth: Any, guess: Any, message: str):
     paths = write(tmp_path / "gt.json", truth), write(tmp_path / "pred.json", guess)
     assert message in refused(score("referring", *paths, "--ignore"))
+
+
+def test_referring_folders(score: Score, tmp_path: Path):
+    guess = write(tmp_path / "pred.json", sentence())
+    word_layouts.ref_seg(tmp_path, count=1)
+    word_layouts.reason_seg(tmp_path)
+    for folder in ("ref_seg/refcoco", "ReasonSeg"):
+        assert "train" in refused(score("referring", tmp_path / folder, guess, "--split", "train"))
+        assert "expected a prediction for every sample" in refused(score("referring", tmp_path / folder, guess))
+    assert "expected a json file, got no file" in refused(score("referring", tmp_path / "none", guess))
 
 
 @pytest.fixture
@@ -124,6 +138,10 @@ def test_grounded_captions(score: Score, grounded: Path):
     numbers = last_line(grounded_of(score, grounded))
     assert (numbers["mIoU"], numbers["Recall"], numbers["AP50"]) == pytest.approx((1, 1, 1))
     assert "val_gcg" not in json.dumps(numbers)
+    write(grounded / "pred" / "c.json", {})
+    code, _, err = grounded_of(score, grounded)
+    assert code == 0
+    assert err.startswith(f"omg: {grounded / 'pred'}: left out 1 images that val_gcg_coco_caption_gt.json lacks\n")
     assert "expected a json file, got no file" in refused(grounded_of(score, grounded, "--split", "test"))
 
 
@@ -147,7 +165,11 @@ def test_bert_that_is_not_here(score: Score, grounded: Path, monkeypatch: pytest
             {"caption": "", "phrases": [], "pred_masks": [{"size": [2, 3], "counts": "!"}]},
             "a.json: segmentation: expected compressed run lengths",
         ),
-        ("pred/a.json", {"caption": "", "phrases": [], "pred_masks": [{"size": [9, 3], "counts": []}]}, "(image a)"),
+        (
+            "pred/a.json",
+            {"caption": "", "phrases": [], "pred_masks": [{"size": [9, 3], "counts": []}]},
+            "a.json: segmentation",
+        ),
         ("val_gcg_coco_caption_gt.json", {"images": []}, "expected a list 'annotations'"),
         (
             "val_gcg_coco_caption_gt.json",
@@ -157,13 +179,13 @@ def test_bert_that_is_not_here(score: Score, grounded: Path, monkeypatch: pytest
         (
             "val_gcg_coco_caption_gt.json",
             {"images": [{"id": "c"}], "annotations": [{"image_id": "c", "caption": "", "labels": []}]},
-            "c.json: expected a json file, got no file",
+            "val_gcg_coco_mask_gt.json: expected the masks of every image, got none of c",
         ),
         ("val_gcg_coco_mask_gt.json", {"images": [], "annotations": []}, "expected a list 'categories'"),
         (
             "val_gcg_coco_mask_gt.json",
             {"images": [], "annotations": [], "categories": []},
-            "image id: expected an image of the ground truth, got a",
+            "val_gcg_coco_mask_gt.json: expected the masks of every image, got none of a",
         ),
     ],
 )
@@ -173,6 +195,15 @@ def test_grounded_caption_files(score: Score, grounded: Path, file: str, content
     else:
         write(grounded / file, content)
     assert message in refused(grounded_of(score, grounded))
+
+
+@pytest.mark.usefixtures("no_java")
+def test_a_true_mask_that_does_not_decode(score: Score, grounded: Path):
+    path = grounded / "val_gcg_coco_mask_gt.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segmentation"]["counts"] = [1000]
+    write(path, content)
+    assert f"{path}: segmentation: expected runs over 6 pixels, got 1000" in refused(grounded_of(score, grounded))
 
 
 QUESTIONS = "index\tA\tB\tanswer\n1\tcat\tdog\tA\n1000001\tdog\tcat\tB\n"
