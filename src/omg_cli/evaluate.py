@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -12,6 +14,7 @@ from . import options
 if TYPE_CHECKING:
     from omgvision.evaluation.benchmark import Row
     from omgvision.evaluation.benchmarks import Benchmark
+    from omgvision.evaluation.language_benchmarks import LanguageBenchmark
     from omgvision.evaluation.runner.run import Size
     from omgvision.predictor import Predictor
     from omgvision.training.processes import Processes
@@ -90,18 +93,18 @@ def evaluate(
     for benchmark in wanted:
         benchmark.locate(data)  # data that are missing are reported before the weights are loaded
     predictor = _load(model, backbone=backbone, device=device, dtype=dtype, processes=processes)
-    for benchmark in wanted:
-        _evaluate(
-            benchmark,
-            predictor,
-            data=data,
-            out=out,
-            limit=limit,
-            resume=resume,
-            size=edges,
-            mode=mode,
-            processes=processes,
-        )
+    measure = partial(
+        _evaluate,
+        predictor=predictor,
+        data=data,
+        out=out,
+        limit=limit,
+        resume=resume,
+        size=edges,
+        mode=mode,
+        processes=processes,
+    )
+    _each(wanted, measure, processes=processes)
 
 
 def _read_size(text: str) -> "Size":
@@ -180,10 +183,29 @@ def _evaluate_words(
     if processes.count > 1 and device is None:
         device = _own_device(processes.local_rank)
     speaker = load_speaker(Path(model).expanduser(), device=device, dtype=dtype)
-    for row in wanted:
+
+    def measure(row: "LanguageBenchmark") -> None:
         folder = out / row.name
         report = evaluate_language(row, data, speaker, out=folder, processes=processes, **arguments)
         _show(report, folder, model=speaker.name)
+
+    _each(wanted, measure, processes=processes)
+
+
+def _each(rows: list[RowT], measure: Callable[[RowT], None], *, processes: "Processes") -> None:
+    """Measures on all of them; of several, one that cannot be measured does not keep the others from it."""
+    all_well = True
+    for row in rows:
+        try:
+            measure(row)
+        except ValueError as error:
+            # Processes wait for each other: one that goes on would meet the rest in the middle of another benchmark.
+            if len(rows) == 1 or processes.count > 1 or not options.is_users(error):
+                raise
+            print(f"omg: {row.name}: {' '.join(str(error).split())}", file=sys.stderr)
+            all_well = False
+    if not all_well:
+        raise typer.Exit(2)
 
 
 def _present(rows: list[RowT], data: Path) -> list[RowT]:
@@ -216,7 +238,7 @@ def _own_device(local_rank: int) -> str | None:
     return None if accelerator is None else f"{accelerator.type}:{local_rank % torch.accelerator.device_count()}"
 
 
-def _evaluate(benchmark: "Benchmark", predictor: "Predictor", *, data: Path, out: Path, **arguments: Any) -> None:
+def _evaluate(benchmark: "Benchmark", *, predictor: "Predictor", data: Path, out: Path, **arguments: Any) -> None:
     from omgvision.evaluation.runner.run import evaluate as measure
 
     folder = out / benchmark.name

@@ -4,7 +4,6 @@ Exit codes: 0 done; 2 for what the user got wrong, with one line on stderr; 1 fo
 130 when interrupted.
 """
 
-import dis
 import importlib.metadata
 import sys
 import traceback
@@ -12,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import chat, click, convert, data, evaluate, models, score, segment, serve, track, train
+from . import chat, click, convert, data, evaluate, models, options, score, segment, serve, track, train
 
 # Depending on its version, typer brings its own copy of click or uses the installed one. This is the base of either's
 # errors about arguments.
@@ -77,23 +76,10 @@ def run(arguments: list[str]) -> int:
             return 0
         return _complain(f"{message.rstrip('.')} (omg COMMAND --help explains)", 2)
     except Exception as error:
-        if _is_users(error):
+        if options.is_users(error):
             return _complain(str(error), 2)
         traceback.print_exc()
         return _complain("this is a bug in omgvision: please report it with the lines above", 1)
-
-
-def _is_users(error: Exception) -> bool:
-    """Whether the user can repair it: a ValueError (UserError is one) that a `raise` of our own code made."""
-    trace = error.__traceback__
-    if not isinstance(error, ValueError) or trace is None:
-        return False
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    module = trace.tb_frame.f_globals.get("__name__", "")
-    # Python, numpy and torch raise ValueErrors in the middle of our lines as well, without a `raise` of ours.
-    is_raise = trace.tb_frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-    return is_raise and module.startswith(("omgvision.", "omg_cli."))
 
 
 def _complain(message: str, code: int) -> int:

@@ -1,5 +1,6 @@
 """Options that several verbs share, and how their texts are read."""
 
+import dis
 import logging
 import sys
 from collections.abc import Sequence
@@ -50,6 +51,19 @@ CLASS_LISTS: tuple[ClassList, ...] = get_args(ClassList)
 def complain(message: str) -> typer.BadParameter:
     """A user's error before omgvision is imported; `main` prints it as one line."""
     return typer.BadParameter(message)
+
+
+def is_users(error: Exception) -> bool:
+    """Whether the user can repair it: a ValueError (UserError is one) that a `raise` of our own code made."""
+    trace = error.__traceback__
+    if not isinstance(error, ValueError) or trace is None:
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "")
+    # Python, numpy and torch raise ValueErrors in the middle of our lines as well, without a `raise` of ours.
+    is_raise = trace.tb_frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return is_raise and module.startswith(("omgvision.", "omg_cli."))
 
 
 def read_artifacts(text: str) -> list[Artifact]:

@@ -1,5 +1,6 @@
 """`omg evaluate`: what it lists, refuses and prints."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def test_the_list(evaluate):
     assert set(wanted.split()) <= set(names)
 
 
-def test_one_benchmark(evaluate, tmp_path):
+def test_one_benchmark(evaluate, tiny_model_dir, tmp_path):
     layouts.camvid(tmp_path)
     code, out, err = evaluate("camvid", "--data", tmp_path, "--limit", 1, "--dtype", "bfloat16")
     assert (code, err) == (0, "")
@@ -43,7 +44,8 @@ def test_one_benchmark(evaluate, tmp_path):
     assert f"mIoU{100 * report['numbers']['mIoU']:.2f}" in out.replace(" ", "")
     assert out.splitlines()[-1] == f"written: {tmp_path / 'out' / 'camvid' / 'report.md'}"
     assert report["environment"]["dtype"] == "bfloat16"
-    assert len(report["model"]["sha256"]["model.safetensors"]) == 64
+    weights = (tiny_model_dir / "model.safetensors").read_bytes()
+    assert report["model"]["sha256"] == {"model.safetensors": hashlib.sha256(weights).hexdigest()}
 
 
 def test_all_that_is_there(evaluate, tmp_path):
@@ -56,6 +58,22 @@ def test_all_that_is_there(evaluate, tmp_path):
     assert "camvid" not in err
     assert out.count("written: ") == 2
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"camvid", "ade20k-semantic"}
+
+
+def test_one_that_cannot_be_measured_does_not_keep_the_others_from_it(evaluate, tmp_path):
+    broken = layouts.ade20k(tmp_path) / "images" / "validation" / "ADE_val_00000001.jpg"
+    broken.write_text("no picture")
+    layouts.camvid(tmp_path)
+    words = ("all", "--data", tmp_path, "--limit", 1)
+    code, out, err = evaluate(*words)
+    assert code == 2
+    absent, fault = err.splitlines()
+    assert absent.startswith("omg: left out")
+    assert fault.startswith(f"omg: ade20k-semantic: {broken}: expected a picture")
+    assert out.splitlines()[-1] == f"written: {tmp_path / 'out' / 'camvid' / 'report.md'}"
+    layouts.ade20k(tmp_path)
+    code, out, err = evaluate(*words, "--resume")
+    assert (code, out.count("written: ")) == (0, 2), err
 
 
 def test_mistakes(evaluate, tmp_path):
