@@ -1,11 +1,17 @@
-"""What a report says about published numbers and of the model."""
+"""What a report says about published numbers and of the model, and which samples it shows."""
 
 import hashlib
 import os
 
+import numpy as np
+from PIL import Image
+
 from omgvision import ClipConvNextConfig, OmgSegConfig
 from omgvision.evaluation.benchmarks import BENCHMARKS, backbone_of
-from omgvision.evaluation.runner.report import checksums, comparison, shown, verdict
+from omgvision.evaluation.runner.journal import Journal
+from omgvision.evaluation.runner.report import checksums, comparison, shown, verdict, write
+from omgvision.evaluation.runner.task import Panel, Task
+from omgvision.visualization import grid
 from omgvision.whole_video import CLIP_FRAMES, SHORT_CLIP_FRAMES, SHORT_VIDEO
 
 
@@ -41,6 +47,50 @@ def test_numbers_that_cannot_be_compared():
     )
     unsure = {**report()["published"][0], "confirmed": False, "noise": None}
     assert verdict(report(), unsure) == "OMG-Seg ConvNeXt-L, unconfirmed; -0.29"
+
+
+class Drawn(Task):
+    """Samples of one grey each."""
+
+    quality = "PQ"
+    sample_ids = [f"{number:02d}" for number in range(25)]
+
+    def predict(self, sample_id, out):
+        raise NotImplementedError
+
+    def grade(self, sample_ids, records, out, *, workers):
+        raise NotImplementedError
+
+    def name(self, sample_id, record):
+        return f"picture {record['number']}"
+
+    def panel(self, sample_id, record, out):
+        return Panel(Image.new("RGB", (30, 20), (10 * record["number"],) * 3))
+
+
+def test_the_worst_samples(tmp_path):
+    task, journal = Drawn(), Journal(tmp_path / "samples", writer="000")
+    qualities = {number: (7 * number % 25) / 25 for number in range(25)} | {3: None}
+    for number, quality in qualities.items():
+        journal.append(f"{number:02d}", {"number": number}, quality)
+    described = {"title": "Greys", "data": "-", "note": "", "check": None, "settings": {}, "environment": {}}
+    described |= {"model": {"name": "tiny", "sha256": {}, "parameters": 1}, "per_class": {}}
+    write(
+        report(**described, per_sample={"number": "PQ"}),
+        tmp_path,
+        task=task,
+        journal=journal,
+        sample_ids=task.sample_ids,
+    )
+    # Twenty of the 24 with a number, the lowest first.
+    rated = sorted((quality, number) for number, quality in qualities.items() if quality is not None)[:20]
+    told = (tmp_path / "report.md").read_text().partition("## The worst 20 samples")[2].splitlines()
+    rows = [f"| picture {number} | {100 * quality:.2f} |" for quality, number in rated]
+    assert [line for line in told if line.startswith("| picture")] == rows
+    pictures = [side for _, number in rated for side in task.panel("", {"number": number}, tmp_path).draw()]
+    titles = [text for quality, number in rated for text in (f"picture {number}", f"PQ: {100 * quality:.1f}")]
+    with Image.open(tmp_path / "worst.png") as sheet:
+        assert np.array_equal(np.asarray(sheet), np.asarray(grid(pictures, columns=4, titles=titles)))
 
 
 def test_shown():
