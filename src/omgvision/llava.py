@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -22,7 +23,9 @@ from .models.omg_seg.vocabulary_omg_seg import build_clip_tokenizer
 Quantization = Literal["4bit", "8bit"]
 QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 
-_PREFIX, _SUFFIX = "base_model.model.", ".lora_A.weight"
+logger = logging.getLogger(__name__)
+
+_PREFIX, _LORA_A, _LORA_B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 _NOT_QUANTIZED = ["model.vision_tower", "model.mask_decoder", "model.projector", "model.text_to_vision", "lm_head"]
 """As in the original, where the matrices of the language model's layers alone have 4 bits; whole names, as transformers
 compares them with the beginnings of modules' names."""
@@ -114,13 +117,14 @@ def quantization_config(quantization: Quantization, *, device: torch.device) -> 
 
 
 def load_adapter(model: OmgLlavaForConditionalGeneration, folder: str | Path) -> None:
-    """Adds a peft adapter whose matrices fit the model's.
+    """Adds a peft adapter whose matrices fit the model's. One that names another base model is taken with a warning:
+    folders are renamed.
 
     Raises:
-        UserError: No adapter there, one of another base model, or no peft.
+        UserError: No LoRA adapter there, one of another base model, or no peft.
     """
     folder = Path(folder)
-    _read_json(folder / "adapter_config.json")
+    base = _read_json(folder / "adapter_config.json").get("base_model_name_or_path")
     if importlib.util.find_spec("peft") is None:
         raise UserError(f"{folder}: adapters need peft: pip install 'omgvision[train]'")
     try:
@@ -129,13 +133,16 @@ def load_adapter(model: OmgLlavaForConditionalGeneration, folder: str | Path) ->
             shapes = {name: list(file.get_slice(name).get_shape()) for name in names}
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: expected an adapter_model.safetensors, got: {error}") from None
+    adapted = {name.removesuffix(end) for name in names for end in (_LORA_A, _LORA_B) if name.endswith(end)}
+    if not adapted:
+        raise UserError(f"{folder}: expected a LoRA adapter (*{_LORA_A}), got {', '.join(names[:3]) or 'nothing'}")
     modules = dict(model.named_modules())
-    for name in names:
-        if not name.endswith(_SUFFIX):
-            continue
-        place = name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+    for name in sorted(adapted):
+        place = name.removeprefix(_PREFIX)
+        if not {name + _LORA_A, name + _LORA_B} <= shapes.keys():
+            raise UserError(f"{folder}: expected lora_A and lora_B for {place}, got one of them; the file is not whole")
         module = modules.get(place)
-        got = [shapes[name.replace(_SUFFIX, ".lora_B.weight")][0], shapes[name][1]]
+        got = [shapes[name + _LORA_B][0], shapes[name + _LORA_A][1]]
         expected = [module.out_features, module.in_features] if isinstance(module, nn.Linear) else None
         if got != expected:
             have = "has no such layer" if expected is None else f"has {expected} there"
@@ -143,6 +150,12 @@ def load_adapter(model: OmgLlavaForConditionalGeneration, folder: str | Path) ->
                 f"{folder}: an adapter for another base model: it adapts {place} of size {got}, this model {have}; "
                 "give the model that it was trained on"
             )
+    here = model.name_or_path or ""
+    known = {Path(name).name for name in (here, model.model.language_model.name_or_path) if name}
+    # The adapter in a model's own folder is its own, wherever that lies by now.
+    is_own = folder.parent == Path(here)
+    if base and known and not is_own and Path(str(base)).name not in known:
+        logger.warning("%s: trained on %s, right here only if that is %s", folder, base, " or ".join(sorted(known)))
     model.load_adapter(str(folder))
 
 

@@ -1,10 +1,14 @@
 """OMG-LLaVA from a folder: what belongs together is loaded, what does not is said."""
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
@@ -71,6 +75,47 @@ def test_an_adapter_of_another_base_model(tmp_path, sizes, say):
     with pytest.raises(UserError, match=f"another base model.*{say}"):
         load_adapter(model, tmp_path / "adapter")
     assert torch.equal(logits(model), logits(random_llava()))
+
+
+def rewritten_adapter(path: Path, rename: Callable[[str], str | None]) -> Path:
+    """The adapter of a tiny model with other names; what has none is left out."""
+    save_adapter(path, random_llava())
+    found = load_file(path / "adapter_model.safetensors")
+    save_file({new: found[old] for old in found if (new := rename(old))}, path / "adapter_model.safetensors")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rename", "say"),
+    [
+        (lambda name: None if "q_proj.lora_B" in name else name, "expected lora_A and lora_B for .*q_proj, got one of"),
+        (lambda name: None if "q_proj.lora_A" in name else name, "expected lora_A and lora_B for .*q_proj, got one of"),
+        (lambda name: name.replace("lora_", "hada_"), r"expected a LoRA adapter \(.*\), got .*hada_A"),
+        (lambda name: None, "expected a LoRA adapter .*, got nothing"),
+    ],
+)
+def test_an_adapter_file_that_is_not_one(tmp_path, rename, say):
+    with pytest.raises(UserError, match=say):
+        load_adapter(random_llava(), rewritten_adapter(tmp_path, rename))
+
+
+def test_an_adapter_that_names_another_model(folder, tmp_path, caplog):
+    """It fits, and folders are renamed: a warning is enough, and none for the model's own."""
+
+    def warnings(adapter: Path, base: str | None, model: Path = folder) -> list[str]:
+        save_adapter(adapter, random_llava())
+        config = json.loads((adapter / "adapter_config.json").read_text())
+        (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": base}))
+        caplog.clear()
+        load_llava(model, adapter=adapter)
+        return [record.getMessage() for record in caplog.records if record.name == "omgvision.llava"]
+
+    [warning] = warnings(tmp_path / "a", "somewhere/internlm2-chat-7b")
+    assert "trained on somewhere/internlm2-chat-7b, right here only if that is llava" in warning
+    assert warnings(tmp_path / "b", "somewhere/llava") == warnings(tmp_path / "c", None) == []
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    assert warnings(moved / "adapter", "somewhere/llava", moved) == []
 
 
 def test_no_adapter(tmp_path):
