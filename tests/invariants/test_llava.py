@@ -281,6 +281,20 @@ def test_states_are_observed_as_they_come():
     assert all(state.shape == (1, 32) for state in states)
 
 
+def test_tokens_of_questions_are_not_answered():
+    """An answer brings no picture and points with [SEG] alone; what users suppress stays suppressed beside it."""
+    given = inputs(conversation(pictures()[0], "What is this?"))
+    config = model().config
+    tokens = [config.image_token_id, config.mark_token_id, config.region_token_id]
+    options = {"max_new_tokens": 1, "output_scores": True, "return_dict_in_generate": True}
+    [scores] = model().generate(**given, **options).scores
+    assert scores[0].isneginf().nonzero()[:, 0].tolist() == sorted(tokens)
+    [scores] = model().generate(**given, **options, suppress_tokens=[5]).scores
+    assert scores[0].isneginf().nonzero()[:, 0].tolist() == [5, *sorted(tokens)]
+    [scores] = model().generate(**given, **options, logits_processor=[Say("a")]).scores
+    assert scores[0].isfinite().sum() == 1
+
+
 # --- prompts and pictures --------------------------------------------------------------------------------------------
 
 

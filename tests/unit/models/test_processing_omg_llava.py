@@ -229,6 +229,23 @@ def test_parsed_answers():
     ]
 
 
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("def f():\n    if x:\n        return  1", "def f():\n    if x:\n        return  1"),
+        ("a   b\n1   2", "a   b\n1   2"),
+        ("Here:  <p> A  man </p>  [SEG]  rides   fast [SEG] .", "Here: A man rides   fast."),
+        ("- all\n    - <p> a cat </p> [SEG]\n    - a dog", "- all\n    - a cat\n    - a dog"),
+        ("\n    <p> cat </p> [SEG]", "\n    cat"),
+    ],
+)
+def test_spaces_of_answers(answer, text):
+    """Those of tags go with them, and in a phrase one is enough; tables and programs keep theirs."""
+    found = parse_answer(answer)
+    assert found.text == text
+    assert all(text[phrase.start : phrase.end] == phrase.text for phrase in found.phrases)
+
+
 def test_answers_without_masks_or_cut_in_the_middle():
     """A [SEG] that never comes, an end in the middle of a phrase: what is there is read."""
     assert parse_answer("It is red.").phrases == []

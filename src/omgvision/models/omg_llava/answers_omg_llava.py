@@ -7,6 +7,9 @@ SEGMENT, PHRASE_START, PHRASE_END, REGION, MARK, IMAGE = "[SEG]", "<p>", "</p>",
 SPECIAL_TOKENS = (SEGMENT, PHRASE_START, PHRASE_END, REGION, MARK, IMAGE)
 """In the order in which the original adds them. The last two are always replaced by what they stand for."""
 
+QUESTION_TOKENS = (REGION, MARK, IMAGE)
+"""Each stands for a picture or for something that is pointed at in it, which an answer does not bring along."""
+
 
 @dataclass(frozen=True)
 class Phrase:
@@ -46,7 +49,8 @@ def parse_answer(answer: str) -> ParsedAnswer:
     open_at: int | None = None
     waiting: Phrase | None = None
     phrases: list[Phrase] = []
-    for piece in re.split(r"(<p>|</p>|\[SEG\]|<\|im_end\|>|<s>|</s>)", answer):
+    pieces = re.split(r"(<p>|</p>|\[SEG\]|<\|im_end\|>|<s>|</s>)", answer)
+    for number, piece in enumerate(pieces):
         if piece == PHRASE_START:
             open_at = len(text)
         elif piece == PHRASE_END:
@@ -62,9 +66,15 @@ def parse_answer(answer: str) -> ParsedAnswer:
                 waiting = None
             segments += 1
         elif not re.fullmatch(r"<\|im_end\|>|<s>|</s>", piece):
-            # Tags stand between spaces of their own: of two one is enough, and before a comma none.
-            piece = re.sub(r" +", " ", piece)
-            if re.match(r" ?[.,;:!?]", piece):
+            # Tags stand between spaces of their own: of two one is enough, and before a comma or at the end of a line
+            # none. All other spaces may be a table or a program.
+            if open_at is not None:
+                piece = re.sub(r" +", " ", piece)
+            if number > 0:
+                piece = re.sub(r"^ +", " ", piece)
+            if number < len(pieces) - 1:
+                piece = re.sub(r"(?<=\S) +$", " ", piece)
+            if number > 0 and re.match(r" ?[.,;:!?\n]", piece):
                 text, piece = text.rstrip(" "), piece.lstrip(" ")
             elif not text or text[-1].isspace():
                 piece = piece.lstrip(" ")
@@ -74,4 +84,15 @@ def parse_answer(answer: str) -> ParsedAnswer:
     return ParsedAnswer(text.rstrip(), phrases, open_at)
 
 
-__all__ = ["ParsedAnswer", "Phrase", "parse_answer"]
+def without_question_tokens(answer: str) -> str:
+    """``It is <region> red.`` → "It is red."."""
+    return re.sub(rf" ?(?:{'|'.join(map(re.escape, QUESTION_TOKENS))})", "", answer)
+
+
+__all__ = [
+    "QUESTION_TOKENS",
+    "ParsedAnswer",
+    "Phrase",
+    "parse_answer",
+    "without_question_tokens",
+]

@@ -5,13 +5,14 @@ Letters: B conversations, S tokens of the prompt (one for a picture), M tokens w
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 from transformers.generation.configuration_utils import GenerationConfig, GenerationMode
+from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList, SuppressTokensLogitsProcessor
 from transformers.generation.utils import GenerationMixin
 from transformers.modeling_utils import PreTrainedModel
 
@@ -33,6 +34,13 @@ def _both(first: StateObserver, second: StateObserver | None) -> StateObserver:
         second(states)
 
     return observe
+
+
+class QuestionTokensProcessor(SuppressTokensLogitsProcessor):
+    """Keeps answers free of tokens that stand for a picture or something in it, which they do not bring along.
+
+    A class of its own, so that ``suppress_tokens`` of a user is obeyed beside it.
+    """
 
 
 class OmgLlavaGenerationMixin(PreTrainedModel, GenerationMixin):
@@ -79,12 +87,13 @@ class OmgLlavaGenerationMixin(PreTrainedModel, GenerationMixin):
         prompt_slots: Tensor | None = None,
         output_masks: bool = False,
         state_observer: StateObserver | None = None,
+        logits_processor: Sequence[LogitsProcessor] | None = None,
         **kwargs,
     ) -> Any:
         """Answers conversations, with every option of transformers' ``generate``.
 
         The sequences that are returned begin with ``input_ids`` as they were given. ``max_length`` counts all tokens
-        of a picture; ``max_new_tokens`` does not.
+        of a picture; ``max_new_tokens`` does not. Tokens of pictures, marks and regions are not answered.
 
         Args:
             inputs, input_ids: [B, S]; one of them. With ``past_key_values`` of an earlier call that kept its cache,
@@ -95,7 +104,7 @@ class OmgLlavaGenerationMixin(PreTrainedModel, GenerationMixin):
                 masks of its [SEG] tokens in their order. A [SEG] that is the very last token has no mask.
             state_observer: Is given the last hidden state [rows, E] of every step as it is computed, the prompt's
                 first; each belongs to the token that was chosen last.
-            **kwargs: Of transformers' ``generate``.
+            logits_processor, **kwargs: Of transformers' ``generate``.
 
         Returns:
             As transformers' ``generate``.
@@ -118,6 +127,8 @@ class OmgLlavaGenerationMixin(PreTrainedModel, GenerationMixin):
             prompts=visual_prompts(input_points, input_point_labels, input_boxes, input_masks, prompt_slots),
             padding_side="left",
         )
+        unsaid = (self.config.image_token_id, self.config.mark_token_id, self.config.region_token_id)
+        processors = LogitsProcessorList([*(logits_processor or ()), QuestionTokensProcessor(unsaid)])
         states: list[Tensor] = []
         stepwise = self._is_stepwise(generation_config, kwargs)
         if output_masks:
@@ -130,6 +141,7 @@ class OmgLlavaGenerationMixin(PreTrainedModel, GenerationMixin):
             prompt_embeds=merged.inputs_embeds,
             attention_mask=merged.attention_mask,
             state_observer=state_observer,
+            logits_processor=processors,
             **kwargs,
         )
         sequences = result if isinstance(result, Tensor) else result.sequences
