@@ -129,10 +129,13 @@ def chat(
     )
     terminal = ChatTerminal(predictor, picture, settings=settings, system=system)
     if turns and (task or ask):
-        for turn in turns:
-            terminal.answer(turn)
-        if out is not None:
-            terminal.save(out)
+        try:
+            for turn in turns:
+                terminal.answer(turn)
+        finally:
+            # An error ends the conversation, but what was answered before it was asked for.
+            if out is not None and terminal.turns:
+                terminal.save(out)
         return 0
     return terminal.talk(pointed=[prompt for turn in turns for prompt in turn.prompts], out=out)
 

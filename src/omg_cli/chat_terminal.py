@@ -32,8 +32,8 @@ Type a question; what was said before is kept in mind. Commands:
   /refer WORDS          the mask of what the words mean
   /segment WORDS        the masks of a class
   /image FILE           another picture, a new conversation
-  /reset                forget what was said, keep the picture
-  /save FOLDER          write all answers: answer.json, overlay.png, mask-1.png, …
+  /reset                a new conversation about the same picture
+  /save FOLDER          write all answers so far: answer.json, overlay.png, mask-1.png, …
   /help                 this
   /exit                 leave; so does the end of input (Ctrl-D)
 Ctrl-C ends an answer that is too long."""
@@ -66,6 +66,9 @@ class ChatTerminal:
     Args:
         picture: What it is about; None = words alone.
         system: What the model is told before everything else.
+
+    Attributes:
+        turns: Questions and answers of all conversations: another picture, or a reset, takes nothing back.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class ChatTerminal:
         self._predictor, self._settings, self._system = predictor, settings, system
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._conversation = predictor.open_chat(picture, system=system)
+        self.turns: list[tuple[str, Answer]] = []
         self._pointed: list[Prompt] = []
         self._commands: dict[str, Callable[[str], object]] = {
             "/point": lambda text: self._point(points=[[options.read_numbers(text, "/point", "X,Y", counts=(2,))]]),
@@ -127,6 +131,7 @@ class ChatTerminal:
         finally:
             if has_spoken:
                 self._console.print()
+        self.turns.append(self._conversation.turns[-1])
         self._tell_masks(answer, turn)
         return answer
 
@@ -145,7 +150,9 @@ class ChatTerminal:
 
     def save(self, folder: Path) -> None:
         """Writes all turns, see `Conversation.save`."""
-        paths = self._conversation.save(folder)
+        from omgvision.answer import save_turns
+
+        paths = save_turns(self.turns, folder)
         self._console.print(f"written: {', '.join(map(str, paths))}")
 
     # --- talking ---------------------------------------------------------------------------------------------------
@@ -177,7 +184,7 @@ class ChatTerminal:
                 self._note("interrupted; /exit leaves")
             except (UserError, typer.BadParameter) as error:
                 self._complain(str(error))
-        if out is not None and self._conversation.turns:
+        if out is not None and self.turns:
             self.save(out)
         return 0
 

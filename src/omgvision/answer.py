@@ -4,7 +4,7 @@ Letters: N masks of an answer, H×W the picture.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,8 +158,26 @@ class Answer:
         return {f"{prefix}{name}": make for name, make in contents.items()}
 
 
+def save_turns(turns: Sequence[tuple[str, Answer]], folder: str | Path) -> list[Path]:
+    """Writes questions and answers: as `Answer.save` for one, with turn-1., turn-2., … before the names for several.
+
+    Returns:
+        The written files. Either all are written or none.
+
+    Raises:
+        UserError: There are none; the folder cannot be made or written to.
+    """
+    if not turns:
+        raise UserError("save: expected at least one answer, nothing was said yet")
+    contents: dict[str, Callable[[], bytes]] = {}
+    for number, (question, answer) in enumerate(turns, start=1):
+        prefix = f"turn-{number}." if len(turns) > 1 else ""
+        contents |= answer.files(prefix=prefix, question=question)
+    return write_files(Path(folder), contents)
+
+
 def _mask_writer(mask: np.ndarray) -> Callable[[], bytes]:
     return lambda: png_bytes(Image.fromarray(mask.astype(np.uint8) * 255))
 
 
-__all__ = ["Answer", "GroundedPhrase"]
+__all__ = ["Answer", "GroundedPhrase", "save_turns"]

@@ -3,26 +3,36 @@
 Letters: N masks of an answer, H×W the picture.
 """
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedConfig
 
-from .answer import Answer, GroundedPhrase
+from .answer import Answer, GroundedPhrase, save_turns
 from .chat_listener import AnswerListener, MaskListener, PhraseListener, TextListener
 from .chat_prompts import placeholder, pointed_at, worded
 from .chat_tasks import ChatTask, task_question
 from .errors import UserError
 from .inputs import ImageSource, load_image
-from .models.omg_llava.answers_omg_llava import IMAGE, MARK, REGION, parse_answer
+from .models.omg_llava.answers_omg_llava import (
+    IMAGE,
+    MARK,
+    QUESTION_TOKENS,
+    REGION,
+    parse_answer,
+    without_question_tokens,
+)
 from .models.omg_llava.modeling_omg_llava import OmgLlavaForConditionalGeneration
 from .models.omg_llava.outputs_omg_llava import OmgLlavaImages
 from .models.omg_llava.processing_omg_llava import OmgLlavaProcessor
 from .models.omg_llava.prompts_omg_llava import Prompt
-from .output_files import write_files
+
+Message = dict[str, str]
+"""Role and content."""
 
 MAX_NEW_TOKENS, ENOUGH_TOKENS = 512, 64
 """Longest answer where nothing is said, and how short it may become where the model can read no more."""
@@ -39,7 +49,10 @@ class Conversation:
         system: What the model is told before everything else.
 
     Attributes:
-        turns: Questions as they were asked, and their answers.
+        turns: Questions as they were asked, and their answers; also those that the model no longer has in mind.
+
+    Raises:
+        UserError: No such picture, or a ``system`` with tokens of questions.
     """
 
     def __init__(
@@ -50,10 +63,14 @@ class Conversation:
         image: ImageSource | None = None,
         system: str | None = None,
     ) -> None:
+        if found := [token for token in QUESTION_TOKENS if token in (system or "")]:
+            raise UserError(f"system: expected words alone, got {' '.join(found)}, which belongs in questions")
         self.model, self.processor = model, processor
         self.image = None if image is None else load_image(image)
         self.system = system
         self._end = processor.tokenizer.get_vocab()["<|im_end|>"]
+        self._positions = _positions(model.model.language_model.config)
+        self._ends = {self._end, processor.tokenizer.eos_token_id}
         self.turns: list[tuple[str, Answer]] = []
         self._images: OmgLlavaImages | None = None
         if self.image is not None:
@@ -103,7 +120,7 @@ class Conversation:
                 at least 64.
             temperature: 0 = the likeliest words; more is livelier.
             top_p, top_k: With a temperature, how far from the likeliest word the answer may stray.
-            drop_oldest: Forget the oldest turns where the conversation grows longer than the model can read.
+            drop_oldest: Let the model forget the oldest turns where the conversation grows longer than it can read.
             on_text, on_phrase, on_mask: Hear the answer as it comes.
 
         Raises:
@@ -117,7 +134,6 @@ class Conversation:
         elif options:
             raise UserError("options: expected task='choice' with them, got no task")
         text, pointed = self._worded(question, pointed)
-        self._prompts += pointed
         listener = AnswerListener(
             decode=self.decode,
             decode_mask=self.mask_logits,
@@ -126,27 +142,23 @@ class Conversation:
             on_phrase=on_phrase,
             on_mask=on_mask,
         )
+        needed = ENOUGH_TOKENS if max_new_tokens is None else max_new_tokens
+        forgotten, ids = self._fitting(text, needed, drop_oldest=drop_oldest)
+        messages, prompts = self._without_oldest(forgotten)
+        prompts += pointed
+        if forgotten:
+            self._cache = self._new_cache()
+        sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k} if temperature > 0 else {}
+        most = min(MAX_NEW_TOKENS, self._room(ids)) if max_new_tokens is None else max_new_tokens
         try:
-            ids = self._next_ids(text)
-            needed = ENOUGH_TOKENS if max_new_tokens is None else max_new_tokens
-            while drop_oldest and self._room(ids) < needed and self.turns:
-                self._drop_oldest()
-                ids = self._next_ids(text)
-            if (room := self._room(ids)) < needed:
-                raise UserError(
-                    f"conversation: {needed - room} tokens longer than the model can read; start a new one (reset), "
-                    "allow a shorter answer (max_new_tokens), or let the oldest turns go (drop_oldest=True)"
-                )
-            sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k} if temperature > 0 else {}
-            most = min(MAX_NEW_TOKENS, room) if max_new_tokens is None else max_new_tokens
-            self._generate(ids, listener, max_new_tokens=most, **sampling)
+            self._generate(ids, prompts, listener, max_new_tokens=most, **sampling)
         except BaseException:
-            # What was not answered was not asked; and the cache may know tokens of it.
-            del self._prompts[len(self._prompts) - len(pointed) :]
+            # What was not answered was not asked, but the cache may know tokens of it.
             self._cache = self._new_cache()
             raise
         answer = self._answer(listener)
-        self._messages += [self._user(text), {"role": "assistant", "content": answer.tagged}]
+        self._messages = [*messages, *self._turn(messages, text, without_question_tokens(answer.tagged))]
+        self._prompts = prompts
         self._ids = [*ids, *listener.ids] if answer.complete else [*ids, *listener.ids, self._end]
         self.turns.append((question, answer))
         return answer
@@ -156,14 +168,16 @@ class Conversation:
 
         Args:
             question, prompts: As of `ask`.
-            answer: What was answered, with or without tags; its masks are not made again.
+            answer: What was answered, with or without tags; its masks are not made again, and tokens of questions
+                are left out.
 
         Raises:
             UserError: As of `ask`.
         """
         text, pointed = self._worded(question, prompts)
+        answer = without_question_tokens(answer)
         self._prompts += pointed
-        self._messages += [self._user(text), {"role": "assistant", "content": answer}]
+        self._messages += self._turn(self._messages, text, answer)
         self._ids, self._cache = [], self._new_cache()  # all is read with the next question
         self.turns.append((question, Answer(parse_answer(answer).text, answer, [], True, self.image)))
 
@@ -176,18 +190,12 @@ class Conversation:
         Raises:
             UserError: Nothing was said yet; the folder cannot be made or written to.
         """
-        if not self.turns:
-            raise UserError("save: expected at least one answer, nothing was said yet")
-        contents: dict[str, Callable[[], bytes]] = {}
-        for number, (question, answer) in enumerate(self.turns, start=1):
-            prefix = f"turn-{number}." if len(self.turns) > 1 else ""
-            contents |= answer.files(prefix=prefix, question=question)
-        return write_files(Path(folder), contents)
+        return save_turns(self.turns, folder)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Tokens of an answer as text, tags included."""
-        text = str(self.processor.tokenizer.decode(list(ids), skip_special_tokens=False))
-        return text.removesuffix("<|im_end|>").removesuffix(str(self.processor.tokenizer.eos_token))
+        said = list(ids[:-1] if ids and ids[-1] in self._ends else ids)
+        return str(self.processor.tokenizer.decode(said, skip_special_tokens=False))
 
     def mask_logits(self, states: Tensor) -> Tensor | None:
         """Hidden state of a [SEG] [1, E] → mask logits [H, W] of the picture, if there is one."""
@@ -226,39 +234,71 @@ class Conversation:
             raise UserError("prompts: expected a conversation about a picture, got one without")
         return worded(question, prompts)
 
-    def _user(self, text: str) -> dict[str, str]:
-        """The message; the first one brings the picture."""
-        is_first = self.image is not None and not any(message["role"] == "user" for message in self._messages)
-        return {"role": "user", "content": f"{IMAGE}\n{text}" if is_first else text}
+    def _turn(self, before: Sequence[Message], question: str, answer: str) -> list[Message]:
+        """A question and its answer after other messages; the first question brings the picture."""
+        return [self._asked(before, question), {"role": "assistant", "content": answer}]
 
-    def _next_ids(self, text: str) -> list[int]:
-        """The whole conversation with a new question; what was generated stays as it was generated."""
-        messages = [*self._messages, self._user(text)]
-        if not self._ids:
+    def _asked(self, before: Sequence[Message], question: str) -> Message:
+        is_first = not any(message["role"] == "user" for message in before)
+        return {"role": "user", "content": self._pictured(question) if is_first else question}
+
+    def _pictured(self, question: str) -> str:
+        return question if self.image is None else f"{IMAGE}\n{question}"
+
+    def _without_oldest(self, turns: int) -> tuple[list[Message], list[Prompt]]:
+        """The messages without so many turns, and what is pointed at in them; the picture stays."""
+        start = 0 if self.system is None else 1
+        first = start + 2 * turns
+        kept = self._messages[first:]
+        if turns and kept:
+            kept[0] = {"role": "user", "content": self._pictured(kept[0]["content"])}
+        gone = sum(
+            message["content"].count(token) for message in self._messages[start:first] for token in (MARK, REGION)
+        )
+        return [*self._messages[:start], *kept], self._prompts[gone:]
+
+    def _next_ids(self, question: str, *, without: int) -> list[int]:
+        """The conversation with a new question, without so many of its oldest turns; what was generated stays as it was
+        generated, unless something before it goes."""
+        before, _ = self._without_oldest(without)
+        messages = [*before, self._asked(before, question)]
+        if without or not self._ids:
             return self.processor.encode_conversation(messages, add_generation_prompt=True)[0]
-        before = self.processor.apply_chat_template(self._messages).rstrip()
+        known = self.processor.apply_chat_template(before).rstrip()
         whole = self.processor.apply_chat_template(messages, add_generation_prompt=True)
-        return [*self._ids, *self.processor.encode_text(whole[len(before) :])]
+        return [*self._ids, *self.processor.encode_text(whole[len(known) :])]
+
+    def _fitting(self, question: str, needed: int, *, drop_oldest: bool) -> tuple[int, list[int]]:
+        """How many of the oldest turns have to go for a new question, and the tokens with it. Changes nothing.
+
+        Raises:
+            UserError: Even so the model cannot read it and answer in as many tokens as needed.
+        """
+        most = len(self._messages) // 2 if drop_oldest else 0
+        missing = 0
+        for turns in range(most + 1):
+            ids = self._next_ids(question, without=turns)
+            missing = needed - self._room(ids)
+            if missing <= 0:
+                return turns, ids
+        raise UserError(
+            f"conversation: {missing} tokens longer than the model can read; shorten the question, allow a shorter "
+            "answer (max_new_tokens, in the shell --max-new-tokens), let the oldest turns go (drop_oldest=True, "
+            "--drop-oldest), or start a new conversation (reset(), /reset)"
+        )
 
     def _room(self, ids: Sequence[int]) -> int:
         """Tokens of an answer for which the language model has positions after these."""
         tokens = () if self._images is None or self._images.tokens is None else self._images.tokens
         length = len(ids) + sum(len(visual) - 1 for visual in tokens)
-        return int(self.model.model.language_model.config.max_position_embeddings) - length
+        return self._positions - length
 
-    def _drop_oldest(self) -> None:
-        start = 1 if self.system is not None else 0
-        oldest = self._messages[start]["content"]
-        del self._messages[start : start + 2], self.turns[0]
-        del self._prompts[: oldest.count(MARK) + oldest.count(REGION)]
-        if self.image is not None and len(self._messages) > start:
-            self._messages[start]["content"] = f"{IMAGE}\n{self._messages[start]['content']}"
-        self._ids, self._cache = [], self._new_cache()
-
-    def _generate(self, ids: Sequence[int], listener: AnswerListener, **options: Any) -> None:
+    def _generate(
+        self, ids: Sequence[int], prompts: Sequence[Prompt], listener: AnswerListener, **options: Any
+    ) -> None:
         placed: dict[str, Tensor] = {}
         if self.image is not None:
-            placed = self.processor.place_prompts(self._prompts, size=(self.image.height, self.image.width))
+            placed = self.processor.place_prompts(prompts, size=(self.image.height, self.image.width))
         device = self.model.device
         self.model.generate(
             torch.tensor([list(ids)], device=device),
@@ -273,8 +313,7 @@ class Conversation:
         )
 
     def _answer(self, listener: AnswerListener) -> Answer:
-        ends = {self._end, self.processor.tokenizer.eos_token_id}
-        complete = bool(listener.ids) and listener.ids[-1] in ends
+        complete = bool(listener.ids) and listener.ids[-1] in self._ends
         tagged = self.decode(listener.ids)
         parsed = parse_answer(tagged)
         by_mask = {phrase.mask: phrase for phrase in parsed.phrases}
@@ -286,6 +325,13 @@ class Conversation:
             words = ("", 0, 0) if phrase is None else (phrase.text, phrase.start, phrase.end)
             phrases.append(GroundedPhrase(*words, mask=mask.numpy(), score=score))
         return Answer(parsed.text, tagged, phrases, complete, self.image)
+
+
+def _positions(text_config: PreTrainedConfig) -> int:
+    """How many tokens a language model has positions for; without bound where it needs none, as BLOOM."""
+    name = "max_position_embeddings"
+    found = text_config.to_dict().get(text_config.attribute_map.get(name, name))
+    return sys.maxsize if found is None else int(found)
 
 
 def _check_sampling(max_new_tokens: int | None, *, temperature: float, top_p: float, top_k: int) -> None:

@@ -56,13 +56,12 @@ class AnswerListener(BaseStreamer):
             return
         self.ids += value.flatten().tolist()
         if self._on_text is not None or self._on_phrase is not None:
-            self._hear()
+            tagged = self._decode(self.ids)
+            # A character may take several tokens; a replacement character stands for the first of them.
+            if not tagged.endswith("\ufffd"):
+                self._hear(tagged)
 
-    def _hear(self) -> None:
-        tagged = self._decode(self.ids)
-        # A character may take several tokens; a replacement character stands for the first of them.
-        if tagged.endswith("\ufffd"):
-            return
+    def _hear(self, tagged: str) -> None:
         parsed = parse_answer(tagged)
         text, coming = parsed.text, self.ids.count(self._segment)
         phrases = [(one.start, one.end, coming if one.mask is None else one.mask) for one in parsed.phrases]
@@ -79,7 +78,8 @@ class AnswerListener(BaseStreamer):
             self._phrase, self._said = number, end
 
     def end(self) -> None:
-        """Nothing is left to do."""
+        """Says what was held back: of a character that broke off no more will come."""
+        self._hear(self._decode(self.ids))
 
     def observe(self, states: Tensor) -> None:
         """The state [1, E] that follows the token chosen last; of a [SEG] it becomes a mask at once."""

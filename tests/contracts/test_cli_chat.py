@@ -147,13 +147,24 @@ def test_without_a_picture(chat, answers, tmp_path):
     assert names(tmp_path / "out") == {"answer.json"}
 
 
-def test_a_conversation_that_grows_too_long(chat, answers, picture):
+def test_a_conversation_that_grows_too_long(chat, answers, picture, tmp_path):
     answers += ["Yes.<|im_end|>"] * 40
     questions = [part for number in range(12) for part in ("--ask", f"And what is at number {number} over there?")]
     code, out, err = chat(picture, *questions, "--max-new-tokens", "20")
     assert code == 2 and "longer than the model can read" in err and 0 < out.count("Yes.") < 12
-    code, out, err = chat(picture, *questions, "--max-new-tokens", "20", "--drop-oldest")
+    assert "--drop-oldest" in err and "--max-new-tokens" in err
+    code, out, err = chat(picture, *questions, "--max-new-tokens", "20", "--drop-oldest", "--out", tmp_path / "out")
     assert code == 0 and out.count("Yes.") == 12, err
+    assert {f"turn-{number}.answer.json" for number in range(1, 13)} <= names(tmp_path / "out")
+
+
+def test_what_was_answered_before_an_error_is_written(chat, answers, picture, tmp_path):
+    answers += ["One.<|im_end|>", "Two.<|im_end|>"]
+    long = "Why? " * 300
+    code, out, err = chat(picture, "--ask", "What?", "--ask", long, "--ask", "And?", "--out", tmp_path / "out")
+    assert code == 2 and "longer than the model can read" in err
+    assert out.startswith("One.\n") and "Two." not in out
+    assert json.loads((tmp_path / "out" / "answer.json").read_text())["text"] == "One."
 
 
 # --- in the terminal -------------------------------------------------------------------------------------------------
@@ -187,6 +198,13 @@ never read
     assert "there is no command /dance" in err and "outside of the image" in err and "/save needs a folder" in err
     assert {"turn-1.answer.json", "turn-2.answer.json"} <= names(tmp_path / "saved")
     assert "/refer WORDS" in out
+
+
+def test_a_new_conversation_takes_no_answer_back(chat, answers, picture, tmp_path):
+    answers += ["One.<|im_end|>", "Two.<|im_end|>", "Three.<|im_end|>"]
+    code, _, _ = chat(picture, "--out", tmp_path / "out", typed=f"A?\n/reset\nB?\n/image {picture}\nC?\n/reset\n")
+    written = [json.loads((tmp_path / "out" / f"turn-{number}.answer.json").read_text()) for number in (1, 2, 3)]
+    assert code == 0 and [each["text"] for each in written] == ["One.", "Two.", "Three."]
 
 
 def test_ctrl_c_ends_an_answer_and_not_the_program(chat, answers, picture, tmp_path):

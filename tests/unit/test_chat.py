@@ -8,9 +8,11 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import BloomConfig
 
 from omgvision import OmgLlavaForConditionalGeneration, UserError
 from omgvision.chat import Answer, Conversation
+from omgvision.chat_listener import AnswerListener
 from tests.golden_llava import processor, random_llava, text_config, tokenizer
 
 SIDE = 128
@@ -214,6 +216,38 @@ def test_without_a_picture():
             conversation.ask("And?" if "task" not in asked else "", **asked)
 
 
+def test_an_answer_does_not_point_with_tokens_of_questions(picture):
+    """Whatever the model is inclined to say: the next question would have to bring what they stand for."""
+    conversation, _ = scripted("A <region> <mark><image>.<|im_end|>", "Yes.<|im_end|>", image=picture)
+    answer = conversation.ask("What is <mark>?", points=[(5, 5)])
+    assert not any(token in answer.tagged for token in ("<region>", "<mark>", "<image>"))
+    assert conversation.ask("Why?").text == "Yes."
+
+
+def test_an_answer_that_spells_tokens_of_questions(picture):
+    """Letter by letter it may; read again it is not what it spells."""
+    conversation, script = scripted("-", "Yes.<|im_end|>", "No.<|im_end|>", image=picture)
+    parts = ("A <reg", "ion> <im", "age>.", "<|im_end|>")
+    script.answers[0] = [token for part in parts for token in tokenizer()(part, add_special_tokens=False)["input_ids"]]
+    assert conversation.ask("What?").text == "A <region> <image>."
+    assert conversation.ask("Why?").text == "Yes."
+    conversation.recall("And?", "So.")  # all is read anew
+    assert conversation.ask("Sure?").text == "No."
+
+
+def test_a_recalled_answer_with_tokens_of_questions(picture):
+    conversation, _ = scripted("Yes.<|im_end|>", image=picture)
+    conversation.recall("What is <mark>?", "The cat <mark> in region1 <region>.", prompts=[{"point": (5, 5)}])
+    assert conversation.turns[0][1].text == "The cat in region1."
+    assert conversation.ask("And <mark>?", points=[(9, 9)]).text == "Yes."
+
+
+@pytest.mark.parametrize("token", ["<image>", "<mark>", "<region>"])
+def test_a_system_message_with_tokens_of_questions(picture, token):
+    with pytest.raises(UserError, match=f"system: expected words alone, got {token}"):
+        Conversation(random_llava(), processor(SIDE), image=picture, system=f"Look at {token}.")
+
+
 def test_what_cannot_be_asked(picture):
     conversation, _ = scripted(*["Yes.<|im_end|>"] * 4, image=picture)
     with pytest.raises(UserError, match="expected some words"):
@@ -260,17 +294,32 @@ def ask_on(conversation: Conversation) -> None:
         conversation.ask("Another question?", max_new_tokens=8)
 
 
-def test_a_conversation_that_grows_too_long(picture):
+def test_a_conversation_that_grows_too_long(picture, tmp_path):
     short = text_config(max_position_embeddings=120)
     conversation, _ = scripted(*["Yes.<|im_end|>"] * 9, image=picture, text=short)
     conversation.ask("First?", prompts=[{"point": (1, 1)}], max_new_tokens=8)
     with pytest.raises(UserError, match=r"tokens longer than the model can read; .*drop_oldest"):
         ask_on(conversation)
     turns = len(conversation.turns)
+    assert len(conversation._prompts) == 1
     assert conversation.ask("Another question?", max_new_tokens=8, drop_oldest=True).text == "Yes."
-    assert len(conversation.turns) <= turns + 1 and conversation.turns[0][0] != "First?"
-    assert conversation._prompts == []
+    assert conversation._prompts == [] and len(conversation._messages) <= 2 * turns
     assert sum(message["content"].count("<image>") for message in conversation._messages) == 1
+    # The model forgets, the transcript does not.
+    assert len(conversation.turns) == turns + 1 and conversation.turns[0][0] == "First?"
+    assert f"turn-{turns + 1}.answer.json" in {path.name for path in conversation.save(tmp_path)}
+
+
+def test_nothing_is_forgotten_for_a_question_that_does_not_fit(picture):
+    short = text_config(max_position_embeddings=120)
+    conversation, _ = scripted(*["Yes.<|im_end|>"] * 3, image=picture, text=short)
+    conversation.ask("First?", prompts=[{"point": (1, 1)}], max_new_tokens=8)
+    with pytest.raises(UserError, match=r"shorten the question, .*--max-new-tokens.*--drop-oldest.*/reset"):
+        conversation.ask("Why? " * 60, max_new_tokens=8, drop_oldest=True)
+    with pytest.raises(ValueError, match="inside the picture"):
+        conversation.ask("Well?", prompts=[{"point": (100, 1)}], max_new_tokens=8, drop_oldest=True)
+    assert len(conversation.turns) == len(conversation._prompts) == 1 and len(conversation._messages) == 2
+    assert conversation.ask("Second?", max_new_tokens=8).text == "Yes."
 
 
 def test_answers_are_as_long_as_the_model_can_read(picture):
@@ -280,6 +329,36 @@ def test_answers_are_as_long_as_the_model_can_read(picture):
     assert conversation.ask("Well?").text == "Yes."
     with pytest.raises(UserError, match="tokens longer than the model can read"):
         conversation.ask("Well?", max_new_tokens=190)
+
+
+def test_a_language_model_that_needs_no_positions(picture):
+    bloom = BloomConfig(vocab_size=len(tokenizer()), hidden_size=32, n_layer=1, n_head=2)
+    conversation, _ = scripted("Yes.<|im_end|>", image=picture, text=bloom)
+    assert conversation.ask("Well?").text == "Yes."
+
+
+def test_a_tokenizer_without_an_end(picture):
+    conversation, _ = scripted("I like None<|im_end|>", image=picture)
+    ours = processor(SIDE)
+    ours.tokenizer.eos_token = None
+    conversation = Conversation(conversation.model, ours, image=picture)
+    assert conversation.ask("Which?").text == "I like None"
+
+
+def test_a_character_that_breaks_off_is_heard_too():
+    said: list[str] = []
+    listener = AnswerListener(
+        decode=lambda ids: "It\ufffd"[: len(ids)],
+        decode_mask=lambda states: None,
+        segment_token_id=9,
+        on_text=said.append,
+    )
+    listener.put(torch.tensor([[1, 2]]))  # what was asked
+    for token in range(3):
+        listener.put(torch.tensor([token]))
+    assert said == ["I", "t"]
+    listener.end()
+    assert said == ["I", "t", "\ufffd"]
 
 
 def test_an_interrupted_answer_is_forgotten(picture):
