@@ -133,7 +133,7 @@ def chat(
             for turn in turns:
                 terminal.answer(turn)
         finally:
-            # An error ends the conversation, but what was answered before it was asked for.
+            # What was answered before an error is written all the same.
             if out is not None and terminal.turns:
                 terminal.save(out)
         return 0
