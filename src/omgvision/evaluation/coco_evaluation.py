@@ -1,12 +1,12 @@
 """pycocotools' `COCOeval` without its idle work: most pairs of image and category have neither object nor detection.
 
 What a pair with either of them gives (IoU, matches) is computed by pycocotools itself. What is made of the matches is
-the same arithmetic on arrays instead of numbers.
+the same arithmetic on arrays instead of numbers, for images that were judged together or each by itself.
 
 Letters: S thresholds of IoU, R recalls, K categories, A ranges of area, M numbers of detections, D detections.
 """
 
-import copy
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -16,9 +16,33 @@ from pycocotools.cocoeval import COCOeval
 _Official: Any = COCOeval  # its types leave out what it says to its heirs
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Detections of one image, category and range of area.
+
+    Attributes:
+        scores: Of the detections, the highest first [D].
+        hits: Which of them have found an object, at each threshold [S, D].
+        ignored: Which of them do not count [S, D].
+        true: How many objects there are that count.
+    """
+
+    scores: np.ndarray
+    hits: np.ndarray
+    ignored: np.ndarray
+    true: int
+
+
 class SparseEvaluation(_Official):
     """`evaluate`, `accumulate`, `summarize` as of COCOeval, with the same `stats` and `eval`, but that precision is
-    only there for the largest number of detections (as is all that `summarize` reads)."""
+    only there for the largest number of detections (as is all that `summarize` reads).
+
+    Attributes:
+        judged: By category and number of the range of area, what the images give that have anything, in their order.
+            Made by `evaluate`; may also be put together from parts.
+    """
+
+    judged: dict[tuple[int, int], list[Judged]]
 
     def evaluate(self) -> None:
         params = self.params
@@ -32,12 +56,14 @@ class SparseEvaluation(_Official):
             occurring = {(image, -1) for image, _ in occurring}
         pairs = [pair for pair in product(params.imgIds, categories) if pair in occurring]
         self.ious = {pair: self.computeIoU(*pair) for pair in pairs}
-        # Of each category and range of area, what the images give that have anything, in their order.
-        self._judged: dict[tuple[int, int], list[dict[str, Any]]] = {}
+        self.judged = {}
         for (image, category), (index, area) in product(pairs, enumerate(params.areaRng)):
             judged = self.evaluateImg(image, category, area, params.maxDets[-1])
-            self._judged.setdefault((category, index), []).append(judged)
-        self._paramsEval = copy.deepcopy(params)
+            hits, ignored = (judged[key].astype(bool) for key in ("dtMatches", "dtIgnore"))
+            true = int(np.count_nonzero(judged["gtIgnore"] == 0))
+            self.judged.setdefault((category, index), []).append(
+                Judged(np.array(judged["dtScores"]), hits, ignored, true)
+            )
 
     def accumulate(self, p: Any = None) -> None:
         params = self.params if p is None else p
@@ -45,11 +71,11 @@ class SparseEvaluation(_Official):
         shape = (len(params.iouThrs), len(params.recThrs), len(categories), len(params.areaRng), len(params.maxDets))
         precision, recall = -np.ones(shape), -np.ones((shape[0], *shape[2:]))
         for (place, category), area in product(enumerate(categories), range(shape[3])):
-            judged = self._judged.get((category, area), [])
-            true = sum(int(np.count_nonzero(one["gtIgnore"] == 0)) for one in judged)
+            judged = self.judged.get((category, area), [])
+            true = sum(one.true for one in judged)
             if not true:
                 continue
-            hits = [one["dtMatches"].astype(bool) & ~one["dtIgnore"].astype(bool) for one in judged]
+            hits = [one.hits & ~one.ignored for one in judged]
             for number, most in enumerate(params.maxDets):
                 found = sum(one[:, :most].sum(1) for one in hits)
                 recall[:, place, area, number] = found / true
@@ -57,12 +83,12 @@ class SparseEvaluation(_Official):
         self.eval = {"params": params, "counts": list(shape), "precision": precision, "recall": recall}
 
 
-def _precisions(judged: list[dict[str, Any]], hits: list[np.ndarray], true: int, params: Any) -> np.ndarray:
+def _precisions(judged: list[Judged], hits: list[np.ndarray], true: int, params: Any) -> np.ndarray:
     """[S, R]: the highest precision at each recall or above it; 0 where it is never reached."""
-    scores = np.concatenate([one["dtScores"] for one in judged])
+    scores = np.concatenate([one.scores for one in judged])
     order = np.argsort(-scores, kind="mergesort")
     right = np.concatenate(hits, axis=1)[:, order]
-    wrong = np.concatenate([~(one["dtMatches"].astype(bool) | one["dtIgnore"].astype(bool)) for one in judged], axis=1)
+    wrong = np.concatenate([~(one.hits | one.ignored) for one in judged], axis=1)
     right, wrong = right.cumsum(1).astype(float), wrong[:, order].cumsum(1).astype(float)
     best = np.maximum.accumulate((right / (wrong + right + np.spacing(1)))[:, ::-1], axis=1)[:, ::-1]
     recalls = right / true

@@ -1,12 +1,13 @@
 """Mask and box AP from COCO's files: an instances json and a list of detections."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from omgvision.evaluation.average_precision import AveragePrecision, checked
+from omgvision.evaluation.average_precision import AveragePrecision
+from omgvision.evaluation.coco_evaluation import Judged
 from omgvision.evaluation.run_lengths import compressed_all
 from omgvision.evaluation.scores.files import complete, identity, integer, number, read_json
 from omgvision.evaluation.scores.gather import spread
@@ -14,9 +15,9 @@ from omgvision.evaluation.scores.gather import spread
 
 @dataclass(frozen=True)
 class _Image:
-    name: str
+    entry: Mapping[str, Any]
     size: tuple[int, int]
-    segmentations: list[Any]
+    objects: list[dict[str, Any]]
     detections: list[dict[str, Any]]
 
 
@@ -29,7 +30,7 @@ def score(
     only: Collection[str] | None = None,
     workers: int = 1,
 ) -> dict[str, float]:
-    """COCOeval's twelve numbers. Masks are read by several processes; the evaluation has to see all images at once.
+    """COCOeval's twelve numbers.
 
     Args:
         ground_truth: COCO instances json.
@@ -53,40 +54,58 @@ def score(
         raise ValueError(f"{predictions}: expected a list of detections, got a {type(detections).__name__}")
     with complete(ground_truth):
         images = {
-            str(identity(one, "id")): _Image(str(one["id"]), (integer(one, "height"), integer(one, "width")), [], [])
+            str(identity(one, "id")): _Image(one, (integer(one, "height"), integer(one, "width")), [], [])
             for one in truth["images"]
         }
         _check_truth(truth, kind)
         ids = None if only is None else [one["id"] for one in truth["images"] if str(one["id"]) in only]
         metric = AveragePrecision(truth, kind=kind, by_category=by_category, images=ids)
         names = {entry["id"]: str(entry["name"]) for entry in truth["categories"]}
-        for one in truth["annotations"] if kind == "segm" else ():
+        for one in truth["annotations"]:
             if (name := str(one["image_id"])) in images:
-                images[name].segmentations.append(one["segmentation"])
+                images[name].objects.append(one)
     with complete(predictions):
         for one in detections:
             if (name := str(identity(one, "image_id"))) not in images:
                 raise ValueError(f"image_id: expected an image of the ground truth, got {name}")
             images[name].detections.append(one)
-    read = partial(_read, kind=kind, ground_truth=ground_truth, predictions=predictions)
-    records = spread(read, list(images.values()), workers=workers, title="images")
-    for name, record in zip(images, records, strict=True):
+    judge = partial(
+        _judge,
+        kind=kind,
+        by_category=by_category,
+        categories=truth["categories"],
+        ground_truth=ground_truth,
+        predictions=predictions,
+    )
+    counted = {name: image for name, image in images.items() if only is None or name in only}
+    records = spread(judge, list(counted.values()), workers=workers, title="images")
+    for name, record in zip(counted, records, strict=True):
         metric.add(name, record)
     numbers = metric.compute()
     return numbers | {f"AP/{names[category]}": value for category, value in metric.per_category.items()}
 
 
-def _read(
-    image: _Image, *, kind: Literal["segm", "bbox"], ground_truth: Path, predictions: Path
-) -> list[dict[str, Any]]:
-    """The detections; of the true masks that they decode, for to pycocotools they would be some others."""
+def _judge(
+    image: _Image,
+    *,
+    kind: Literal["segm", "bbox"],
+    by_category: bool,
+    categories: Sequence[Mapping[str, Any]],
+    ground_truth: Path,
+    predictions: Path,
+) -> dict[tuple[int, int], Judged]:
+    """The image's record. True masks that do not decode are refused: to pycocotools they would be some others."""
+    name = str(image.entry["id"])
     with complete(ground_truth):
         try:
-            compressed_all(image.segmentations, size=image.size)
+            compressed_all([one["segmentation"] for one in image.objects if kind == "segm"], size=image.size)
         except ValueError as error:
-            raise ValueError(f"{error} (image {image.name})") from None
+            raise ValueError(f"{error} (image {name})") from None
+    truth = {"images": [image.entry], "annotations": image.objects, "categories": categories}
+    metric = AveragePrecision(truth, kind=kind, by_category=by_category)
     with complete(predictions):
-        return checked(image.detections, kind=kind, image=image.name, size=image.size)
+        metric.update(name, image.detections)
+    return metric.records[name]
 
 
 def _check_truth(truth: Mapping[str, Any], kind: Literal["segm", "bbox"]) -> None:
