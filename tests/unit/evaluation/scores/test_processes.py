@@ -46,12 +46,6 @@ def label_maps(root: Path, *, folders: int, files: int) -> tuple[Path, Path]:
     return root / "gt", root / "pred"
 
 
-def of_coco(root: Path) -> Grade:
-    del root
-    folder = metrics("coco_instances")
-    return partial(average_precision.score, folder / "gt.json", folder / "pred_segm.json")
-
-
 def of_stq(root: Path) -> Grade:
     del root
     return partial(segmentation_tracking_quality.score, *[metrics("video_panoptic")] * 2)
@@ -121,7 +115,6 @@ def of_cityscapes(kind: str) -> Callable[[Path], Grade]:
 
 
 CASES = {
-    "COCO": of_coco,
     "STQ": of_stq,
     "tracks": of_tracks,
     "VSPW": of_vspw,
