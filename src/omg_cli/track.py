@@ -94,6 +94,9 @@ def track(
     mode: Annotated[
         Mode, typer.Option(help="Answer frame by frame, or after the last one (holds the whole video in memory).")
     ] = Mode.stream,
+    clip_frames: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Frames of a stream that are decoded, and answered, together.")
+    ] = 1,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Look at every n-th frame only.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after so many frames.")] = None,
     fps: Annotated[
@@ -164,6 +167,7 @@ def track(
             clip_fusion=clip_fusion,
             prompts=prompts,
             mode=mode.value,
+            clip_frames=clip_frames,
         )
         return _write(results, video, outputs)
 

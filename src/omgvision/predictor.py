@@ -1,6 +1,7 @@
 """What users hold: pictures in, results out. Thin: processor → model → post-processing."""
 
 import functools
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -270,6 +271,7 @@ class Predictor:
         masks: Sequence[Any] | Mapping[int, Any] | None = None,
         prompts: Mapping[int, Mapping[int, ObjectPrompt]] | None = None,
         mode: VideoMode = "stream",
+        clip_frames: int = 1,
     ) -> Iterator[Result]:
         """Segment a video and keep the identity of what is in it.
 
@@ -287,6 +289,8 @@ class Predictor:
                 answers after the last one, as the original does: clip by clip, classes averaged over the whole video.
                 It holds all frames and mask logits (queries × 1/16 of the pixels, 4 bytes each, a frame), and follows
                 objects from masks in the first frame only.
+            clip_frames: of a stream, are decoded together, see `VideoSession.feed_clip`: the first of them is answered
+                when the last one has come. Not for task "objects".
 
         Returns:
             One result a frame, made when it is asked for. The ids of segments are tracks: see `VideoSession`.
@@ -297,8 +301,13 @@ class Predictor:
         """
         if mode not in VIDEO_MODES:
             raise UserError(f"unknown mode {mode!r}: expected one of {', '.join(VIDEO_MODES)}")
+        if clip_frames < 1:
+            raise UserError(f"clip_frames must be 1 or more, got {clip_frames}")
         pointed = any(each is not None for each in (points, boxes, masks, prompts))
         task = task or ("objects" if pointed else "panoptic")
+        if clip_frames > 1 and (mode == "offline" or task == "objects"):
+            how = "mode offline has clips of its own" if mode == "offline" else "task objects goes frame by frame"
+            raise UserError(f"{how}: leave clip_frames out")
         reading = self._video_reading(task, classes, things=things, clip_fusion=clip_fusion, threshold=threshold)
         if pointed != (task == "objects"):
             raise UserError(
@@ -321,14 +330,23 @@ class Predictor:
         except BaseException:
             video.close()
             raise
-        run = self._track_whole if mode == "offline" else self._track_stream
-        return run(video, reading, named)
+        if mode == "offline":
+            return self._track_whole(video, reading, named)
+        session = VideoSession(self.model, self._encode, reading, model_name=self.name, name=video.name)
+        if reading is None:
+            return self._track_objects(video, session, named)
+        return self._track_stream(video, session, clip_frames)
 
-    def _track_stream(
-        self, video: VideoSource, reading: Reading | None, prompts: dict[int, dict[int, ObjectPrompt]]
+    def _track_stream(self, video: VideoSource, session: VideoSession, clip_frames: int) -> Iterator[Result]:
+        with video:
+            frames = iter(video)
+            while clip := list(itertools.islice(frames, clip_frames)):
+                yield from session.feed_clip(clip)
+
+    def _track_objects(
+        self, video: VideoSource, session: VideoSession, prompts: dict[int, dict[int, ObjectPrompt]]
     ) -> Iterator[Result]:
         with video:
-            session = VideoSession(self.model, self._encode, reading, model_name=self.name, name=video.name)
             for frame in video:
                 yield session.feed(frame, objects=prompts.pop(frame.index, None))
         if prompts:

@@ -1,6 +1,6 @@
 """What is read off the queries of a picture or a frame: a task, its words, and the result that users hold.
 
-Letters: Q queries, K classes, H×W the size of the picture.
+Letters: Q queries, K classes, T frames, h×w the stride-4 grid, H×W the size of the picture.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from .models.omg_seg.clips_omg_seg import QueryPrediction
+from .models.omg_seg.clips_omg_seg import QueryPrediction, join_frames
 from .models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from .models.omg_seg.outputs_omg_seg import OmgSegEncoderOutput
 from .models.omg_seg.postprocessing_omg_seg import (
@@ -64,7 +64,7 @@ class Reading:
         return torch.zeros(0, dtype=torch.bool) if self.vocabulary is None else self.vocabulary.thing_mask
 
     def predict(self, model: OmgSegForUniversalSegmentation, encoded: OmgSegEncoderOutput) -> QueryPrediction:
-        """The object queries of one picture or clip, in float32, classified by the words of this reading."""
+        """The object queries of one picture, in float32, classified by the words of this reading."""
         words: dict[str, Tensor] = {}
         if self.vocabulary is not None:
             words = {
@@ -80,6 +80,14 @@ class Reading:
             mask_logits=_first(output.masks_queries_logits),
             query_features=_first(output.query_features),
         )
+
+    def predict_clip(
+        self, model: OmgSegForUniversalSegmentation, frames: Sequence[OmgSegEncoderOutput]
+    ) -> QueryPrediction:
+        """The same of T encoded frames of one size that are decoded together; mask logits are [Q, T, h, w]."""
+        prediction = self.predict(model, join_frames(frames))
+        masks = prediction.mask_logits
+        return prediction.with_masks(masks.reshape(len(masks), len(frames), *masks.shape[-2:]))
 
     def result(self, prediction: QueryPrediction, *, sizes: MaskSizes, **about: Any) -> Result:
         """The result of a picture; `about`: what else `Result` needs to know (image, name, …)."""

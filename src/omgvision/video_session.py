@@ -1,9 +1,9 @@
-"""Videos frame by frame: what is kept of the past is bounded, whatever the length.
+"""Videos frame by frame or in small clips: what is kept of the past is bounded, whatever the length.
 
 Letters: Q queries, N objects, h×w the stride-4 grid of the network input.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +29,8 @@ Encode = Callable[[Image.Image], OmgSegEncoderOutput]
 
 
 class VideoSession:
-    """One video, frame by frame; `feed` answers at once. The ids of segments are tracks: they follow what they name.
+    """One video; `feed` answers each frame at once, `feed_clip` several together. The ids of segments are tracks: they
+    follow what they name.
 
     Memory and time of a frame do not depend on how many came before. Without prompts, objects are told apart by their
     queries: see `TrackMemory` for how, and the constants of its file for when a track begins, ends and is recognised.
@@ -82,23 +83,58 @@ class VideoSession:
         Raises:
             UserError: a frame of another size than the first, or faulty prompts; the session is as it was then.
         """
-        if not isinstance(frame, Frame):
-            frame = Frame(load_image(frame), self.frames, float(self.frames / UNKNOWN_RATE))
-        image = frame.image
-        if self._size is not None and image.size != self._size:
-            raise UserError(
-                f"frame {frame.index} has {image.width}x{image.height} pixels, expected {self._size[0]}x{self._size[1]}"
-                " as in the first: frames of one video have one size, open a new session for another"
-            )
-        checked = None if objects is None else self._checked(objects, image)
+        (read,) = self._read([frame])
+        checked = None if objects is None else self._checked(objects, read.image)
         with torch.inference_mode():
-            encoded = self._encode(image)
-            current = _Current(encoded, mask_sizes(encoded, image), image, frame.stamp)
-            self._current, self._size = current, image.size
-            self.frames += 1
+            current = self._see(read)
             if self._reading is None:
                 return self._follow_objects(current, checked)
-            return self._segment(current, self._reading)
+            return self._segment([current], self._reading)[0]
+
+    def feed_clip(self, frames: Iterable[Frame | ImageSource]) -> list[Result]:
+        """The next frames, decoded together: a query is one object with one class in all of them.
+
+        They are held until the last of them is done. A clip of one frame is `feed`.
+
+        Args:
+            frames: at least one, each as of `feed`. Not for task "objects", which is followed frame by frame.
+
+        Returns:
+            One result a frame.
+
+        Raises:
+            UserError: no frame, one of another size than the first, or task "objects"; the session is as it was then.
+        """
+        if self._reading is None:
+            raise UserError("task objects is followed frame by frame: feed one frame at a time")
+        read = self._read(frames)
+        if not read:
+            raise UserError("a clip has at least one frame, got none")
+        with torch.inference_mode():
+            return self._segment([self._see(frame) for frame in read], self._reading)
+
+    def _read(self, frames: Iterable[Frame | ImageSource]) -> list[Frame]:
+        """The next frames, with numbers and times if they have none."""
+        read: list[Frame] = []
+        for number, frame in enumerate(frames, start=self.frames):
+            if not isinstance(frame, Frame):
+                frame = Frame(load_image(frame), number, float(number / UNKNOWN_RATE))
+            image = frame.image
+            expected = self._size or (read[0].image.size if read else image.size)
+            if image.size != expected:
+                raise UserError(
+                    f"frame {frame.index} has {image.width}x{image.height} pixels, expected {expected[0]}x{expected[1]}"
+                    " as in the first: frames of one video have one size, open a new session for another"
+                )
+            read.append(frame)
+        return read
+
+    def _see(self, frame: Frame) -> "_Current":
+        encoded = self._encode(frame.image)
+        self._current = _Current(encoded, mask_sizes(encoded, frame.image), frame.image, frame.stamp)
+        self._size = frame.image.size
+        self.frames += 1
+        return self._current
 
     def prompt(self, objects: Mapping[int, ObjectPrompt]) -> Result:
         """Point at objects in the frame that was fed last; that frame's result is made anew.
@@ -119,36 +155,43 @@ class VideoSession:
 
     # -------------------------------------------------------------------------------------------------- by themselves
 
-    def _segment(self, current: "_Current", reading: Reading) -> Result:
-        prediction = reading.predict(self._model, current.encoded)
-        visible = self._visible(prediction, reading, current.sizes)
-        voted = self._memory.follow(prediction, visible=visible)
+    def _segment(self, clip: Sequence["_Current"], reading: Reading) -> list[Result]:
+        prediction = reading.predict_clip(self._model, [each.encoded for each in clip])
+        sizes = clip[0].sizes
+        visible = _unique(row for frame in prediction.frames() for row in self._visible(frame, reading, sizes))
+        frames = self._memory.follow(prediction, visible=visible).frames()
         if reading.task == "panoptic":
-            label_map, segments = reading.panoptic(voted, sizes=current.sizes)
+            maps = [reading.panoptic(frame, sizes=sizes) for frame in frames]
             # Names are given in the order of a picture's: the largest first.
-            order = sorted(segments, key=lambda segment: (-segment.area, segment.id))
-            things = [segment.query for segment in order if segment.is_thing]
-            tracks = self._memory.remember([*things, *(row for row in visible if row not in things)])
-            ids = {
-                segment.id: self._named(tracks[segment.query].ids, None)
-                if segment.is_thing
-                else self._named(self._stuff, segment.label_id)
-                for segment in order
-            }
-            named = renumber(label_map, segments, ids=[ids[segment.id] for segment in segments])
-            return reading.of_map(*named, **current.about(self))
+            orders = [sorted(segments, key=lambda segment: (-segment.area, segment.id)) for _, segments in maps]
+            things = _unique(segment.query for order in orders for segment in order if segment.is_thing)
+            tracks = self._memory.remember(_unique([*things, *visible]))
+            results = []
+            for current, (label_map, segments), order in zip(clip, maps, orders, strict=True):
+                ids = {
+                    segment.id: self._named(tracks[segment.query].ids, None)
+                    if segment.is_thing
+                    else self._named(self._stuff, segment.label_id)
+                    for segment in order
+                }
+                named = renumber(label_map, segments, ids=[ids[segment.id] for segment in segments])
+                results.append(reading.of_map(*named, **current.about(self)))
+            return results
         if reading.task == "semantic":
             self._memory.remember(visible)
-            classes = semantic(voted.class_logits, mask_logits=voted.mask_logits, sizes=current.sizes)
-            return reading.of_classes(classes, **current.about(self))
-        found = reading.masks(voted, sizes=current.sizes)
-        pairs = list(zip(found.queries.tolist(), found.labels.tolist(), strict=True))
-        tracks = self._memory.remember(list(dict(pairs)))
-        numbers, named = [], set[int]()
-        for query, label in pairs:  # the best class of a query comes first and has its name
-            numbers.append(self._named(tracks[query].ids, label if query in named else None))
-            named.add(query)
-        return reading.of_masks(found, ids=numbers, **current.about(self))
+            maps = (semantic(frame.class_logits, mask_logits=frame.mask_logits, sizes=sizes) for frame in frames)
+            return [reading.of_classes(each, **current.about(self)) for current, each in zip(clip, maps, strict=True)]
+        found = [reading.masks(frame, sizes=sizes) for frame in frames]
+        tracks = self._memory.remember(_unique(query for each in found for query in each.queries.tolist()))
+        results = []
+        for current, each in zip(clip, found, strict=True):
+            numbers, named = [], set[int]()
+            for query, label in zip(each.queries.tolist(), each.labels.tolist(), strict=True):
+                # The best class of a query comes first and has its name.
+                numbers.append(self._named(tracks[query].ids, label if query in named else None))
+                named.add(query)
+            results.append(reading.of_masks(each, ids=numbers, **current.about(self)))
+        return results
 
     @staticmethod
     def _visible(prediction: QueryPrediction, reading: Reading, sizes: MaskSizes) -> list[int]:
@@ -159,7 +202,7 @@ class VideoSession:
         )
         grid = MaskSizes(canvas=sizes.canvas, image=sizes.image, target=(next(low), next(low)))
         if reading.task in ("instance", "everything"):
-            return list(dict.fromkeys(reading.masks(prediction, sizes=grid).queries.tolist()))
+            return _unique(reading.masks(prediction, sizes=grid).queries.tolist())
         _, segments = panoptic(
             prediction.class_logits,
             mask_logits=prediction.mask_logits,
@@ -215,6 +258,11 @@ class _Current:
 
     def about(self, session: VideoSession) -> dict:
         return about_frame(self.image, self.stamp, name=session._name, model_name=session._model_name)
+
+
+def _unique(rows: Iterable[int]) -> list[int]:
+    """Each once, in the order in which they come."""
+    return list(dict.fromkeys(rows))
 
 
 def about_frame(image: Image.Image, stamp: FrameStamp, *, name: str, model_name: str) -> dict:

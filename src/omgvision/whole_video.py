@@ -18,7 +18,6 @@ from .models.omg_seg.clips_omg_seg import (
     follow_first_masks,
     fuse_whole,
     join_clips,
-    join_frames,
     split_frames,
 )
 from .models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
@@ -76,15 +75,12 @@ class WholeVideo:
             # CLIP's opinion is of the averaged classes: it is mixed in at the end.
             own = Reading(reading.task, reading.vocabulary, reading.threshold, clip_fusion=False)
             for part in split_frames(count, length=length):
-                images = [frame.image for frame in self._frames[part]]
-                encoded = join_frames([encode(image) for image in images])
-                sizes.append(mask_sizes(encoded, images[0]))
-                if reading.clip_fusion:
-                    assert encoded.clip_features is not None
-                    clip_features.append(encoded.clip_features)
-                prediction = own.predict(model, encoded)
-                masks = prediction.mask_logits
-                yield prediction if masks.dim() == 4 else prediction.with_masks(masks[:, None])
+                encoded = [encode(frame.image) for frame in self._frames[part]]
+                sizes.append(mask_sizes(encoded[0], self._frames[0].image))
+                for frame in encoded if reading.clip_fusion else ():
+                    assert frame.clip_features is not None
+                    clip_features.append(frame.clip_features)
+                yield own.predict_clip(model, encoded)
 
         with torch.inference_mode():
             self.prediction = join_clips(clips())

@@ -80,9 +80,10 @@ def test_conversations():
 def test_videos():
     asked = ["task", "classes", "things", "clip_fusion", "threshold"]
     pointed = ["points", "labels", "boxes", "masks", "prompts"]
-    assert parameters(Predictor.track) == ["source", *asked, *pointed, "mode"]
+    assert parameters(Predictor.track) == ["source", *asked, *pointed, "mode", "clip_frames"]
     assert parameters(Predictor.open_video) == [*asked, "name"]
     assert parameters(VideoSession.feed) == ["frame", "objects"]
+    assert parameters(VideoSession.feed_clip) == ["frames"]
     assert parameters(VideoSession.prompt) == ["objects"]
 
 

@@ -113,6 +113,11 @@ def test_offline(omg, clip, tmp_path):
     assert len(read_clip(tmp_path / "out" / "overlay.mp4")[0]) == 4
 
 
+def test_clips(omg, clip, tmp_path):
+    assert omg(clip, "--clip-frames", "3", "--format", "vipseg")[0] == 0
+    assert len(files(tmp_path / "out" / "vipseg" / "pan_pred" / "clip")) == 4
+
+
 # -------------------------------------------------------------------------------------------------------------- prompts
 
 
@@ -228,6 +233,8 @@ def test_options_refused(omg, refused, clip, folder, tmp_path):
         ((clip, "--format", ""), "--format"),
         ((clip, "--every", "0"), "--every"),
         ((clip, "--limit", "0"), "--limit"),
+        ((clip, "--clip-frames", "0"), "--clip-frames"),
+        ((clip, "--clip-frames", "2", "--mode", "offline"), "leave clip_frames out"),
         ((clip, "--fps", "10"), "times of its own"),
         ((folder, "--fps", "-1"), "rate"),
         ((clip, "--threshold", "7"), "threshold"),

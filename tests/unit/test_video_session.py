@@ -91,7 +91,59 @@ def test_stream_answers_before_the_end(predictor, frames):
     assert read <= 3
 
 
-def test_stream_keeps_no_frames(predictor, frames):
+@pytest.mark.parametrize("task", [task for task in VIDEO_TASKS if task != "objects"])
+def test_small_clips(predictor, frames, task):
+    """Two clips of four and two frames, which are fed by hand or by `track`."""
+    asked = {"task": task} if task == "semantic" else {"task": task, "threshold": 0.0}
+    session = predictor.open_video(**asked)
+    by_hand = [*session.feed_clip(frames[:4]), *session.feed_clip(iter(frames[4:]))]
+    assert session.frames == 6
+    results = list(predictor.track(frames, clip_frames=4, **asked))
+    assert [result.frame for result in results] == [FrameStamp(index, index / 25) for index in range(6)]
+    assert sum(len(result) for result in results) > 0
+    for index, (result, other) in enumerate(zip(results, by_hand, strict=True)):
+        assert result.frame == other.frame
+        assert np.array_equal(np.asarray(result.image), np.asarray(frames[index]))
+        assert [segment.id for segment in result] == [segment.id for segment in other]
+        assert np.array_equal(result.label_map, other.label_map)
+
+
+def test_frames_of_a_clip_share_their_queries(predictor, frames):
+    """What is one object in a clip has one class and one id there, and the decoder is asked once."""
+    decoded = []
+    hook = predictor.model.model.mask_decoder.register_forward_hook(lambda *_: decoded.append(1))
+    results = list(predictor.track(frames, task="instance", threshold=0.0, clip_frames=3))
+    hook.remove()
+    assert len(decoded) == 2
+    for clip in (results[:3], results[3:]):
+        labels: dict[int, int | None] = {}
+        for result in clip:
+            for segment in result:
+                assert labels.setdefault(segment.id, segment.label_id) == segment.label_id
+        assert labels
+
+
+def test_a_clip_answers_when_its_last_frame_has_come(predictor, frames):
+    read = 0
+
+    def camera():
+        nonlocal read
+        while True:
+            read += 1
+            yield frames[read % 6]
+
+    results = predictor.track(camera(), task="semantic", clip_frames=3)
+    next(results)
+    assert read == 3
+    next(results)
+    next(results)
+    assert read == 3
+    next(results)
+    assert read == 6
+
+
+@pytest.mark.parametrize("clip_frames", [1, 3])
+def test_stream_keeps_no_frames(predictor, frames, clip_frames):
     fed: list[weakref.ref] = []
 
     def camera():
@@ -101,11 +153,11 @@ def test_stream_keeps_no_frames(predictor, frames):
             yield one
 
     alive = []
-    for result in predictor.track(camera(), task="panoptic"):
+    for result in predictor.track(camera(), task="panoptic", clip_frames=clip_frames):
         del result
         gc.collect()
         alive.append(sum(reference() is not None for reference in fed))
-    assert len(alive) == 12 and max(alive) <= 3
+    assert len(alive) == 12 and max(alive) <= 2 * clip_frames + 1
 
 
 def test_memory_of_the_past_is_bounded(predictor, frames):
@@ -190,6 +242,9 @@ def test_a_point_without_label_is_on_the_object():
     [
         ({"task": "poetry"}, "unknown task 'poetry'"),
         ({"mode": "later"}, "unknown mode 'later': expected one of stream, offline"),
+        ({"clip_frames": 0}, "clip_frames must be 1 or more, got 0"),
+        ({"clip_frames": 2, "mode": "offline"}, "mode offline has clips of its own: leave clip_frames out"),
+        ({"clip_frames": 2, "points": [(1, 2)]}, "task objects goes frame by frame: leave clip_frames out"),
         ({"threshold": 2}, "between 0 and 1"),
         ({"task": "panoptic", "points": [(1, 2)]}, "finds its segments by itself"),
         ({"task": "objects"}, "nothing to follow"),
@@ -239,6 +294,23 @@ def test_a_frame_of_another_size_leaves_the_session_as_it_is(predictor, frames):
         session.feed(frames[1].resize((45, 30)))
     assert session.frames == 1
     assert len(session.feed(frames[1])) >= 0
+
+
+def test_a_faulty_clip_leaves_the_session_as_it_is(predictor, frames):
+    session = predictor.open_video()
+    for clip, message in [
+        ([], "at least one frame, got none"),
+        ([frames[0], frames[1].resize((45, 30))], "frame 1 has 45x30 pixels, expected 90x60"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            session.feed_clip(clip)
+    assert session.frames == 0
+    assert len(session.feed_clip([frame.resize((45, 30)) for frame in frames[:2]])) == 2
+    with pytest.raises(UserError, match="frame 2 has 90x60 pixels, expected 45x30"):
+        session.feed_clip(frames)
+    assert session.frames == 2
+    with pytest.raises(UserError, match="task objects is followed frame by frame"):
+        predictor.open_video(task="objects").feed_clip(frames)
 
 
 def test_prompts_at_the_wrong_time(predictor, frames):

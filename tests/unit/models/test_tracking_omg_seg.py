@@ -20,8 +20,13 @@ def square(row: int, column: int, *, side: int = 4) -> Tensor:
     return logits
 
 
+def clip(*frames: QueryPrediction) -> QueryPrediction:
+    """Queries whose masks move: those of frames made by `frame`, with the classes and features of the last."""
+    return frames[-1].with_masks(torch.cat([each.mask_logits for each in frames], dim=1))
+
+
 def frame(*queries: tuple[Tensor, int, int], certainty: float = 6.0) -> QueryPrediction:
-    """Queries given as mask, direction of the feature, class."""
+    """Queries given as mask, direction of the feature, class; a clip of one frame."""
     classes = torch.zeros(len(queries), CLASSES + 1)
     features = torch.zeros(len(queries), WIDTH)
     for index, (_, direction, label) in enumerate(queries):
@@ -30,7 +35,7 @@ def frame(*queries: tuple[Tensor, int, int], certainty: float = 6.0) -> QueryPre
     return QueryPrediction(
         class_logits=classes,
         iou_logits=torch.zeros(len(queries)),
-        mask_logits=torch.stack([mask for mask, _, _ in queries]),
+        mask_logits=torch.stack([mask[None] for mask, _, _ in queries]),
         query_features=features,
     )
 
@@ -132,6 +137,25 @@ def test_old_votes_fade():
     assert memory.tracks[0].class_logits[0] < 0.1
 
 
+def test_behind_the_window_of_votes_the_past_is_forgotten():
+    """A memory that begins where a video is cut has the same tracks from there on, and after `VOTES` frames the same
+    classes, even if all that was seen before the cut spoke for others."""
+    whole, begun = TrackMemory(), TrackMemory()
+    for _ in range(5 * tracking.VOTES):
+        step(whole, frame((LEFT[0], LEFT[1], 2), (RIGHT[0], RIGHT[1], 0), (square(10, 4), 2, 0)))
+    names: dict[int, Track] = {}
+    for index in range(2 * tracking.VOTES):
+        now = frame((square(2 + index % 3, 2), 0, 0), (square(2, 10 - index % 2), 1, 1))
+        (logits, tracks), (others_logits, others) = (
+            (memory.follow(now, visible=[0, 1]).class_logits, memory.remember([0, 1])) for memory in (whole, begun)
+        )
+        for row in (0, 1):
+            assert names.setdefault(id(tracks[row]), others[row]) is others[row]
+        if index == 0 or index + 1 >= tracking.VOTES:
+            assert torch.equal(logits, others_logits) == (index > 0)
+    assert len(names) == len(begun.tracks) == 2
+
+
 def test_a_frame_that_repeats_changes_nothing():
     memory = TrackMemory()
     prediction = frame(LEFT, RIGHT, NOTHING)
@@ -170,3 +194,44 @@ def test_without_classes_features_and_masks_decide():
     )
     tracks = step(memory, bare)
     assert step(memory, bare) == tracks
+
+
+# --------------------------------------------------------------------------------------------------------------- clips
+
+
+def test_a_clip_is_joined_by_its_first_frame_and_its_last():
+    """Two objects of one look change places while they are decoded together; their masks alone say who is who."""
+    here, there = (square(2, 2), 0, 0), (square(2, 10), 0, 0)
+    memory = TrackMemory()
+    first, second = step(memory, frame(here, there))
+    assert step(memory, clip(frame(here, there), frame(there, here))) == [first, second]
+    assert step(memory, frame(here, there)) == [second, first]
+
+
+@pytest.mark.parametrize(("direction", "label"), [(0, 1), (3, 0)])
+def test_a_clip_counts_as_its_frames(direction, label):
+    one, many = TrackMemory(), TrackMemory()
+    changed = frame((LEFT[0], direction, label))
+    for memory in (one, many):
+        step(memory, frame(LEFT))
+    for _ in range(3):
+        step(one, changed)
+    step(many, clip(changed, changed, changed))
+    (expected,), (found,) = one.tracks, many.tracks
+    assert (found.times_seen, found.last_seen) == (expected.times_seen, expected.last_seen) == (4, 3)
+    torch.testing.assert_close(found.class_logits, expected.class_logits)
+    assert float(found.features @ expected.features) > 0.99  # between frames they are made of unit length again
+
+
+def test_a_clip_longer_than_the_memory_of_places_finds_the_track_before_it():
+    """How long a track was not seen counts until the clip's first frame."""
+    memory = TrackMemory()
+    (left,) = step(memory, frame(LEFT))
+    assert step(memory, clip(*[frame((LEFT[0], 3, 0))] * (3 * tracking.ACTIVE_FRAMES))) == [left]
+
+
+def test_votes_of_a_clip_longer_than_the_memory_of_votes():
+    memory = TrackMemory()
+    step(memory, frame(LEFT))
+    step(memory, clip(*[frame((LEFT[0], LEFT[1], 1))] * (2 * tracking.VOTES)))
+    torch.testing.assert_close(memory.tracks[0].class_logits, torch.tensor([0.0, 6.0, 0.0, 0.0]))

@@ -33,6 +33,10 @@ class QueryPrediction:
         """The same queries with other masks: one frame of a clip."""
         return replace(self, mask_logits=mask_logits)
 
+    def frames(self) -> "list[QueryPrediction]":
+        """The queries of a clip on each of its frames."""
+        return [self.with_masks(masks) for masks in self.mask_logits.unbind(1)]
+
 
 def join_frames(frames: Sequence[OmgSegEncoderOutput]) -> OmgSegEncoderOutput:
     """Encoded pictures of one size, as one encoded clip: the same as encoding them together."""

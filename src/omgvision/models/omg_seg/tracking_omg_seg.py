@@ -1,6 +1,7 @@
-"""Identity over time for frames that arrive one by one: a memory of tracks.
+"""Identity over time for frames that arrive one by one or in small clips: a memory of tracks.
 
-Letters: Q queries, K classes, C width, N and M of queries and tracks that are compared, h×w the stride-4 grid.
+Letters: Q queries, K classes, C width, T frames of a clip (1 for a frame by itself), N and M of queries and tracks that
+are compared, h×w the stride-4 grid.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,9 +46,9 @@ class Track:
     Attributes:
         features: [C], mean direction of its query features.
         class_logits: [K+1], voted over the frames that it was seen in.
-        mask: bool [h,w], where it was seen last.
+        mask: bool [h,w], where it was in the last frame of the clip in which it was seen last.
         last_seen: number of that frame.
-        times_seen: frames.
+        times_seen: frames; of a clip in which it was seen, all.
         ids: what it is called, by class: a query that stands for several classes is several instances. None is its
             first name.
     """
@@ -56,13 +57,14 @@ class Track:
     class_logits: Tensor
     mask: Tensor
     last_seen: int
-    times_seen: int = 1
+    times_seen: int
     ids: dict[int | None, int] = field(default_factory=dict)
 
 
 class TrackMemory:
-    """The tracks of one video. A frame is two calls: `follow` finds the tracks that queries continue and lets the past
-    vote on their classes; when it is known which queries are seen in the result, `remember` stores those.
+    """The tracks of one video. A clip is two calls: `follow` finds the tracks that queries continue and lets the past
+    vote on their classes; when it is known which queries are seen in the result, `remember` stores those. A clip is
+    joined to those before it by its first frame, and to those after it by its last one.
 
     Memory and time do not depend on the length of the video: at most `TRACK_LIMIT` tracks of C + K floats and one
     stride-4 mask are held.
@@ -70,16 +72,16 @@ class TrackMemory:
 
     def __init__(self) -> None:
         self.tracks: list[Track] = []
-        self._frame = 0
+        self._clip = range(0)
         self._prediction: QueryPrediction | None = None
         self._matched: dict[int, Track] = {}
 
     @torch.no_grad()
     def follow(self, prediction: QueryPrediction, *, visible: Sequence[int]) -> QueryPrediction:
-        """Starts a frame: matches queries to the tracks of the last frames.
+        """Starts a clip: matches queries to the tracks of the last frames.
 
         Args:
-            prediction: of this frame.
+            prediction: of this clip, mask logits [Q,T,h,w].
             visible: the queries that would be seen by themselves; only they continue tracks.
 
         Returns:
@@ -87,7 +89,7 @@ class TrackMemory:
             which order of classes. How sure a query is stays its own, so that the same queries win their pixels as
             without votes: voted scores would let a duplicate with a score of its own take an object over.
         """
-        self._frame += 1
+        self._clip = range(self._clip.stop, self._clip.stop + prediction.mask_logits.shape[1])
         self._prediction = prediction
         self._matched = self._assign(visible, self._active(but={}), threshold=MATCH_THRESHOLD)
         logits = prediction.class_logits.clone()
@@ -99,7 +101,7 @@ class TrackMemory:
 
     @torch.no_grad()
     def remember(self, seen: Sequence[int]) -> dict[int, Track]:
-        """Ends a frame: stores the queries that are seen in the result.
+        """Ends a clip: stores the queries that are seen in the result.
 
         Returns:
             The track of each of them. One that was not expected to be visible may continue a track all the same;
@@ -110,22 +112,22 @@ class TrackMemory:
         found = dict(self._matched)
         active = self._active(but=found)
         found |= self._assign([row for row in seen if row not in found], active, threshold=MATCH_THRESHOLD)
-        lost = [track for track in self.tracks if self._frame - track.last_seen > ACTIVE_FRAMES]
+        lost = [track for track in self.tracks if self._clip.start - track.last_seen > ACTIVE_FRAMES]
         unknown = [row for row in seen if row not in found]
         found |= self._assign(unknown, lost, by_mask=False, threshold=REIDENTIFICATION_THRESHOLD)
-        tracks = {}
+        tracks, frames, last = {}, len(self._clip), self._clip.stop - 1
         for row in seen:
             track = found.get(row)
             features = F.normalize(now.query_features[row].float(), dim=0)
-            mask = now.mask_logits[row] > 0
+            mask = now.mask_logits[row, -1] > 0
             if track is None:
-                track = Track(features, now.class_logits[row].clone(), mask, last_seen=self._frame)
+                track = Track(features, now.class_logits[row].clone(), mask, last_seen=last, times_seen=frames)
                 self.tracks.append(track)
             else:
-                track.features = F.normalize(features.lerp(track.features, FEATURE_MOMENTUM), dim=0)
+                track.features = F.normalize(features.lerp(track.features, FEATURE_MOMENTUM**frames), dim=0)
                 track.class_logits = self._votes(row, track)
-                track.mask, track.last_seen = mask, self._frame
-                track.times_seen += 1
+                track.mask, track.last_seen = mask, last
+                track.times_seen += frames
             tracks[row] = track
         if len(self.tracks) > TRACK_LIMIT:
             self.tracks = sorted(self.tracks, key=lambda track: -track.last_seen)[:TRACK_LIMIT]
@@ -134,13 +136,15 @@ class TrackMemory:
     def _active(self, *, but: Mapping[int, Track]) -> list[Track]:
         """Tracks of the last frames that are not among those."""
         taken = {id(track) for track in but.values()}
-        recent = (track for track in self.tracks if self._frame - track.last_seen <= ACTIVE_FRAMES)
+        recent = (track for track in self.tracks if self._clip.start - track.last_seen <= ACTIVE_FRAMES)
         return [track for track in recent if id(track) not in taken]
 
     def _votes(self, row: int, track: Track) -> Tensor:
-        """Class logits [K+1] of a track with those of a query of this frame."""
+        """Class logits [K+1] of a track with those of a query of this clip."""
         assert self._prediction is not None
-        return track.class_logits.lerp(self._prediction.class_logits[row], 1 / min(track.times_seen + 1, VOTES))
+        frames = len(self._clip)
+        share = frames / min(track.times_seen + frames, max(VOTES, frames))
+        return track.class_logits.lerp(self._prediction.class_logits[row], share)
 
     def _assign(
         self, rows: Sequence[int], tracks: Sequence[Track], *, threshold: float, by_mask: bool = True
@@ -157,7 +161,7 @@ class TrackMemory:
         likeness = FEATURE_WEIGHT * features @ remembered.T + CLASS_WEIGHT * classes.sqrt() @ expected.sqrt().T
         if by_mask:
             masks = torch.stack([track.mask for track in tracks])
-            likeness = likeness + MASK_WEIGHT * mask_ious(prediction.mask_logits[queries] > 0, masks)
+            likeness = likeness + MASK_WEIGHT * mask_ious(prediction.mask_logits[queries, 0] > 0, masks)
         else:
             likeness = likeness / (FEATURE_WEIGHT + CLASS_WEIGHT)
         # Pairs under the threshold are worth nothing, so that they do not cost others their partner.
