@@ -63,6 +63,14 @@ def test_python(workplace, capsys):
     assert list(names["results"])[3].frame.index == 3
 
 
+def test_table_of_constants_is_true():
+    from omgvision.models.omg_seg import tracking_omg_seg
+
+    rows = re.findall(r"^\| `([A-Z_]+)` \| ([\d.]+) \|", PAGE.split("## What the past changes")[1], re.MULTILINE)
+    constants = {name: value for name, value in vars(tracking_omg_seg).items() if re.fullmatch("[A-Z_]{2,}", name)}
+    assert {name: float(value) for name, value in rows} == constants
+
+
 def test_table_of_formats_is_complete():
     from omg_cli.track import DEFAULT_FORMATS, FORMATS
 
