@@ -16,7 +16,7 @@ from .answer import Answer, GroundedPhrase, save_turns
 from .chat_listener import AnswerListener, MaskListener, PhraseListener, TextListener
 from .chat_prompts import placeholder, pointed_at, worded
 from .chat_tasks import ChatTask, task_question
-from .errors import UserError
+from .errors import TooLongError, UserError
 from .inputs import ImageSource, load_image
 from .models.omg_llava.answers_omg_llava import (
     IMAGE,
@@ -103,6 +103,7 @@ class Conversation:
         top_p: float = 1.0,
         top_k: int = 50,
         drop_oldest: bool = False,
+        shorten: bool = False,
         on_text: TextListener | None = None,
         on_phrase: PhraseListener | None = None,
         on_mask: MaskListener | None = None,
@@ -121,6 +122,7 @@ class Conversation:
             temperature: 0 = the likeliest words; more is livelier.
             top_p, top_k: With a temperature, how far from the likeliest word the answer may stray.
             drop_oldest: Let the model forget the oldest turns where the conversation grows longer than it can read.
+            shorten: Take ``max_new_tokens`` as the most: the answer may be shorter, as with None.
             on_text, on_phrase, on_mask: Hear the answer as it comes.
 
         Raises:
@@ -142,16 +144,16 @@ class Conversation:
             on_phrase=on_phrase,
             on_mask=on_mask,
         )
-        needed = ENOUGH_TOKENS if max_new_tokens is None else max_new_tokens
+        wanted = MAX_NEW_TOKENS if max_new_tokens is None else max_new_tokens
+        needed = min(wanted, ENOUGH_TOKENS) if shorten or max_new_tokens is None else wanted
         forgotten, ids = self._fitting(text, needed, drop_oldest=drop_oldest)
         messages, prompts = self._without_oldest(forgotten)
         prompts += pointed
         if forgotten:
             self._cache = self._new_cache()
         sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k} if temperature > 0 else {}
-        most = min(MAX_NEW_TOKENS, self._room(ids)) if max_new_tokens is None else max_new_tokens
         try:
-            self._generate(ids, prompts, listener, max_new_tokens=most, **sampling)
+            self._generate(ids, prompts, listener, max_new_tokens=min(wanted, self._room(ids)), **sampling)
         except BaseException:
             # What was not answered was not asked, but the cache may know tokens of it.
             self._cache = self._new_cache()
@@ -281,10 +283,11 @@ class Conversation:
             missing = needed - self._room(ids)
             if missing <= 0:
                 return turns, ids
-        raise UserError(
+        raise TooLongError(
             f"conversation: {missing} tokens longer than the model can read; shorten the question, allow a shorter "
             "answer (max_new_tokens, in the shell --max-new-tokens), let the oldest turns go (drop_oldest=True, "
-            "--drop-oldest), or start a new conversation (reset(), /reset)"
+            "--drop-oldest), or start a new conversation (reset(), /reset)",
+            missing=missing,
         )
 
     def _room(self, ids: Sequence[int]) -> int:

@@ -10,3 +10,15 @@ class UserError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+class TooLongError(UserError):
+    """A conversation is longer than the model can read.
+
+    Attributes:
+        missing: By so many tokens.
+    """
+
+    def __init__(self, message: str, *, missing: int) -> None:
+        super().__init__(message)
+        self.missing = missing

@@ -72,7 +72,7 @@ def test_conversations():
     asked = ["question", "task", "options", *pointed]
     assert parameters(Predictor.chat) == ["image", *asked, "system", *sampling, *heard]
     assert parameters(Predictor.open_chat) == ["image", "system"]
-    assert parameters(Conversation.ask) == [*asked, "prompts", *sampling, "drop_oldest", *heard]
+    assert parameters(Conversation.ask) == [*asked, "prompts", *sampling, "drop_oldest", "shorten", *heard]
     assert {"recall", "reset", "save"} <= set(vars(Conversation))
     assert {"masks", "boxes", "scores", "colors", "colored_text", "overlay", "to_dict", "save"} <= set(vars(Answer))
 

@@ -323,12 +323,13 @@ def test_nothing_is_forgotten_for_a_question_that_does_not_fit(picture):
 
 
 def test_answers_are_as_long_as_the_model_can_read(picture):
-    """Unless a length is asked for; a model that reads little answers all the same."""
+    """Unless a length is asked for, and not as the longest; a model that reads little answers all the same."""
     short = text_config(max_position_embeddings=200)
-    conversation, _ = scripted("Yes.<|im_end|>", image=picture, text=short)
+    conversation, _ = scripted("Yes.<|im_end|>", "Sure.<|im_end|>", image=picture, text=short)
     assert conversation.ask("Well?").text == "Yes."
     with pytest.raises(UserError, match="tokens longer than the model can read"):
         conversation.ask("Well?", max_new_tokens=190)
+    assert conversation.ask("Well?", max_new_tokens=190, shorten=True).text == "Sure."
 
 
 def test_a_language_model_that_needs_no_positions(picture):

@@ -2,19 +2,22 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from ..chat import Answer, Conversation, MaskListener, TextListener
-from ..errors import UserError
+from ..errors import TooLongError, UserError
 from ..models.omg_llava.modeling_omg_llava import OmgLlavaForConditionalGeneration
 from ..models.omg_llava.processing_omg_llava import OmgLlavaProcessor
 from ..models.omg_llava.prompts_omg_llava import Prompt
 from .pictures import Limits, fingerprint
+from .turns import Gone, Turns
 
+_Said = TypeVar("_Said")
 MISSING = (
     "no chat model: start the server with `omg serve --chat-model FOLDER`; `omg convert` makes such a folder from the"
     " published OMG-LLaVA weights"
@@ -49,7 +52,7 @@ class Chatter:
         self.name = name
         self.limits = limits
         self._model, self._processor = model, processor
-        self._lock = threading.Lock()
+        self._turns = Turns(waiting=limits.waiting)
         self._kept: OrderedDict[str, Conversation] = OrderedDict()
 
     def ask(
@@ -63,36 +66,58 @@ class Chatter:
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         top_p: float = 1.0,
+        drop_oldest: bool = False,
         on_text: TextListener | None = None,
         on_mask: MaskListener | None = None,
+        gone: threading.Event | None = None,
     ) -> Answer:
         """Asks with `history` in mind; see `Conversation.ask`.
 
         A conversation that is still in memory goes on where it was: its picture is not seen again.
+
+        Args:
+            max_new_tokens: The answer is shorter where the model can read no more.
+            gone: Set when nobody waits for the answer any more: it is not begun, or broken off.
+
+        Raises:
+            UserError: As of `Conversation.ask`.
+            Busy, Gone: As of `Turns.turn`.
         """
+        gone = gone or threading.Event()
         if image is not None:
             self._check(image, [*(prompt for turn in history for prompt in turn.prompts), *prompts])
-        with self._lock:
+        with self._turns.turn(gone=gone):
             seen = "" if image is None else fingerprint(image)
-            # Taken out while it is used: whoever brings the same history meanwhile gets one of their own.
+            # Taken out, for it goes on: whoever brings the same history later gets one of their own.
             conversation = self._kept.pop(_key(seen, system, history), None)
             if conversation is None:
                 conversation = Conversation(self._model, self._processor, image=image, system=system)
                 for turn in history:
                     conversation.recall(turn.question, turn.answer, prompts=turn.prompts)
-            answer = conversation.ask(
-                question,
-                prompts=prompts,
-                max_new_tokens=None if max_new_tokens is None else min(max_new_tokens, self.limits.answer_tokens),
-                temperature=temperature,
-                top_p=top_p,
-                on_text=on_text,
-                on_mask=on_mask,
-            )
-            now = Turn(question, answer.text, tuple(prompts))
-            self._kept[_key(seen, system, [*history, now])] = conversation
-            while len(self._kept) > self.limits.kept:
-                self._kept.popitem(last=False)
+            said = list(history)
+            try:
+                answer = conversation.ask(
+                    question,
+                    prompts=prompts,
+                    max_new_tokens=None if max_new_tokens is None else min(max_new_tokens, self.limits.answer_tokens),
+                    temperature=temperature,
+                    top_p=top_p,
+                    drop_oldest=drop_oldest,
+                    shorten=True,
+                    on_text=_while_wanted(on_text, gone),
+                    on_mask=_while_wanted(on_mask, gone),
+                )
+                said.append(Turn(question, answer.text, tuple(prompts)))
+            except TooLongError as error:
+                remedy = "" if drop_oldest else ", start a new conversation, or let the oldest turns go (drop_oldest)"
+                raise UserError(
+                    f"conversation: {error.missing} tokens longer than the model can read; shorten the question{remedy}"
+                ) from None
+            finally:
+                # What was not answered was not asked: the conversation is what it was.
+                self._kept[_key(seen, system, said)] = conversation
+                while len(self._kept) > self.limits.kept:
+                    self._kept.popitem(last=False)
             return answer
 
     def _check(self, image: Image.Image, prompts: Sequence[Prompt]) -> None:
@@ -106,6 +131,18 @@ class Chatter:
     def kept_conversations(self) -> int:
         """How many conversations are held in memory."""
         return len(self._kept)
+
+
+def _while_wanted(listener: Callable[[_Said], None] | None, gone: threading.Event) -> Callable[[_Said], None]:
+    """Passes on what comes; raises `Gone` when nobody waits for it."""
+
+    def hear(said: _Said) -> None:
+        if gone.is_set():
+            raise Gone
+        if listener is not None:
+            listener(said)
+
+    return hear
 
 
 def _key(seen: str, system: str | None, history: Sequence[Turn]) -> str:

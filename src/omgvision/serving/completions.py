@@ -1,27 +1,43 @@
 """`POST /v1/chat/completions`: OpenAI's chat, with masks beside the words."""
 
+import asyncio
 import json
 import logging
-import queue
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, Literal
 
 import numpy as np
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 from PIL import Image
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from ..chat import Answer
 from ..errors import UserError
+from ..models.omg_llava.answers_omg_llava import QUESTION_TOKENS
 from ..models.omg_llava.prompts_omg_llava import Prompt
 from ..run_lengths import RunLengthMask
 from .chatter import MISSING, Chatter, Turn
 from .pictures import Limits, read_data_url
-from .schemas import AnswerMessage, ChatRequest, ChatResponse, Choice, GroundedWords, ImagePart, Message, PointedAt
+from .schemas import (
+    AnswerMessage,
+    ChatRequest,
+    ChatResponse,
+    Choice,
+    GroundedWords,
+    ImagePart,
+    Message,
+    Part,
+    PointedAt,
+    TextPart,
+)
+from .turns import Gone
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +46,7 @@ def add_chat(app: FastAPI, chatter: Chatter | None, *, limits: Limits, responses
     """The route; without a chat model it says what is missing."""
 
     @app.post("/v1/chat/completions", tags=["chat"], response_model=ChatResponse, responses=responses)
-    def complete(request: ChatRequest) -> Any:
+    async def complete(request: Request, wanted: ChatRequest) -> Any:
         """Answer about a picture, in words and masks.
 
         The picture is a data URL in a user's message. With `stream` the words come as server-sent events, masks as
@@ -38,16 +54,25 @@ def add_chat(app: FastAPI, chatter: Chatter | None, *, limits: Limits, responses
         """
         if chatter is None:
             raise HTTPException(503, MISSING)
-        if request.model not in (None, chatter.name):
-            raise HTTPException(404, f"there is no chat model {request.model!r}: expected {chatter.name!r}")
-        asked = _Asked.read(request, limits)
-        identity = f"chatcmpl-{uuid.uuid4().hex}"
-        if request.stream:
-            return StreamingResponse(_Stream(chatter, asked, identity).events(), media_type="text/event-stream")
-        answer = chatter.ask(**asked.arguments)
+        if wanted.model not in (None, chatter.name):
+            raise HTTPException(404, f"there is no chat model {wanted.model!r}: expected {chatter.name!r}")
+        asked = await run_in_threadpool(_Asked.read, wanted, limits)
+        said = _Answering(chatter, asked)
+        identity, created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
+        watching = asyncio.create_task(said.watch(request))
+        try:
+            if wanted.stream:
+                chunk = {"id": identity, "object": "chat.completion.chunk", "created": created, "model": chatter.name}
+                # What cannot be asked is an error of the request, not of the stream.
+                return _Events(said, first=await said.next(), chunk=chunk)
+            answer = await said.last()
+        except Gone:
+            return Response(status_code=499)  # which nobody reads
+        finally:
+            watching.cancel()
         return ChatResponse(
             id=identity,
-            created=int(time.time()),
+            created=created,
             model=chatter.name,
             choices=[
                 Choice(
@@ -76,7 +101,8 @@ class _Asked:
 
     @classmethod
     def read(cls, request: ChatRequest, limits: Limits) -> "_Asked":
-        messages = list(request.messages)
+        messages = _joined(request.messages)
+        _check(messages)
         system = _text(messages.pop(0)) if messages[0].role == "system" else None
         roles = [message.role for message in messages]
         if not roles or roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:
@@ -101,31 +127,59 @@ class _Asked:
                 "history": history,
                 "prompts": prompts,
                 "max_new_tokens": request.max_completion_tokens or request.max_tokens,
-                "temperature": request.temperature,
-                "top_p": request.top_p,
+                "temperature": request.temperature or 0.0,
+                "top_p": request.top_p or 1.0,
+                "drop_oldest": bool(request.drop_oldest),
             }
         )
 
 
-def _text(message: Message) -> str:
+def _joined(messages: Sequence[Message]) -> list[Message]:
+    """Messages of one speaker in a row as one; a developer speaks as the system does."""
+    found = []
+    for role, group in groupby(messages, key=_speaker):
+        several = list(group)
+        parts = [part for message in several for part in _parts(message)]
+        found.append(Message(role=role, content=parts, prompts=[each for one in several for each in one.prompts]))
+    return found
+
+
+def _speaker(message: Message) -> Literal["system", "user", "assistant"]:
+    return "system" if message.role == "developer" else message.role
+
+
+def _parts(message: Message) -> list[Part]:
     if isinstance(message.content, str):
-        return message.content
-    return "\n".join(part.text for part in message.content if not isinstance(part, ImagePart))
+        return [TextPart(type="text", text=message.content)]
+    return message.content or []
+
+
+def _text(message: Message) -> str:
+    return "\n".join(part.text for part in _parts(message) if isinstance(part, TextPart))
+
+
+def _urls(message: Message) -> list[str]:
+    return [part.image_url.url for part in _parts(message) if isinstance(part, ImagePart)]
+
+
+def _check(messages: list[Message]) -> None:
+    """Only a user shows pictures and points at things."""
+    for message in messages:
+        text = _text(message)
+        found = [token for token in QUESTION_TOKENS if token in text]
+        found += ["a picture"] * bool(_urls(message)) + ["prompts"] * bool(message.prompts)
+        if found and message.role != "user":
+            raise UserError(
+                "messages: expected pictures and what is pointed at in messages of the user, got"
+                f" {', '.join(found)} in one of the {message.role}"
+            )
 
 
 def _image(messages: list[Message], limits: Limits) -> Image.Image | None:
-    urls = [
-        (message.role, part.image_url.url)
-        for message in messages
-        if not isinstance(message.content, str)
-        for part in message.content
-        if isinstance(part, ImagePart)
-    ]
+    urls = [url for message in messages for url in _urls(message)]
     if len(urls) > 1:
         raise UserError(f"messages: expected at most one picture in a conversation, got {len(urls)}")
-    if urls and urls[0][0] != "user":
-        raise UserError(f"messages: expected the picture in a message of the user, got it from {urls[0][0]}")
-    return read_data_url(urls[0][1], limits=limits) if urls else None
+    return read_data_url(urls[0], limits=limits) if urls else None
 
 
 def _prompt(pointed: PointedAt, image: Image.Image | None, limits: Limits) -> Prompt:
@@ -145,70 +199,94 @@ def _prompt(pointed: PointedAt, image: Image.Image | None, limits: Limits) -> Pr
 # ------------------------------------------------------------------------------------------------------------ streaming
 
 
-class _Gone(Exception):
-    """Nobody listens any more."""
+class _Answering:
+    """An answer that a thread of its own makes; what it says is heard in the event loop, which waits for nobody.
 
+    Attributes:
+        gone: Set when nobody listens any more.
+    """
 
-class _Stream:
-    """An answer as server-sent events, while it is made in a thread of its own."""
+    def __init__(self, chatter: Chatter, asked: _Asked) -> None:
+        self.gone = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        self._said: asyncio.Queue[dict[str, Any] | Answer | Exception] = asyncio.Queue()
+        threading.Thread(target=self._answer, args=(chatter, asked), daemon=True).start()
 
-    def __init__(self, chatter: Chatter, asked: _Asked, identity: str) -> None:
-        self._chatter, self._asked, self._identity = chatter, asked, identity
-        self._created = int(time.time())
-        self._queue: queue.Queue[dict[str, Any] | Answer | Exception] = queue.Queue()
-        self._gone = threading.Event()
-        threading.Thread(target=self._answer, daemon=True).start()
-        self._first = self._queue.get()
-        if isinstance(self._first, Exception):  # what cannot be asked is an error of the request, not of the stream
-            raise self._first
+    async def next(self) -> dict[str, Any] | Answer:
+        """The next words or mask; last of all the answer. Raises what went wrong."""
+        item = await self._said.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
 
-    def events(self) -> Iterator[str]:
-        item = self._first
+    async def last(self) -> Answer:
+        """The whole answer."""
         try:
-            yield self._event({"role": "assistant", "content": ""})
-            while not isinstance(item, Answer | Exception):
-                yield self._event(item)
-                item = self._queue.get()
-            if isinstance(item, Exception):
-                logger.error("an answer broke off", exc_info=item)
-                yield _data(
-                    {"error": {"message": "the answer broke off: the server's log says why", "type": "server_error"}}
-                )
-            else:
-                yield self._event({"phrases": item.to_dict()["phrases"]}, reason=_reason(item))
-            yield "data: [DONE]\n\n"
+            while not isinstance(item := await self.next(), Answer):
+                pass
+            return item
         finally:
-            self._gone.set()
+            self.gone.set()
 
-    def _answer(self) -> None:
+    async def watch(self, request: Request) -> None:
+        """Sees the client go."""
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        self.gone.set()
+        self._said.put_nowait(Gone())
+
+    def _answer(self, chatter: Chatter, asked: _Asked) -> None:
         try:
-            self._queue.put(
-                self._chatter.ask(
-                    **self._asked.arguments,
-                    on_text=lambda text: self._say({"content": text}),
-                    on_mask=lambda mask: self._say({"mask": RunLengthMask.encode(mask).to_coco()}),
-                )
+            answer = chatter.ask(
+                **asked.arguments,
+                on_text=lambda text: self._say({"content": text}),
+                on_mask=lambda mask: self._say({"mask": RunLengthMask.encode(mask).to_coco()}),
+                gone=self.gone,
             )
-        except _Gone:
+            self._say(answer)
+        except Gone:
             pass
         except Exception as error:
-            self._queue.put(error)
+            self._say(error)
 
-    def _say(self, delta: dict[str, Any]) -> None:
-        if self._gone.is_set():
-            raise _Gone
-        self._queue.put(delta)
+    def _say(self, item: dict[str, Any] | Answer | Exception) -> None:
+        self._loop.call_soon_threadsafe(self._said.put_nowait, item)
+
+
+class _Events(StreamingResponse):
+    """Server-sent events of an answer, which ends where nobody reads them any more.
+
+    Args:
+        first: What `said` said first.
+        chunk: The fields that all events share.
+    """
+
+    def __init__(self, said: _Answering, *, first: dict[str, Any] | Answer, chunk: dict[str, Any]) -> None:
+        super().__init__(self._events(first), media_type="text/event-stream")
+        self._said, self._chunk = said, chunk
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._said.gone.set()
+
+    async def _events(self, item: dict[str, Any] | Answer) -> AsyncIterator[str]:
+        yield self._event({"role": "assistant", "content": ""})
+        try:
+            while not isinstance(item, Answer):
+                yield self._event(item)
+                item = await self._said.next()
+            yield self._event({"phrases": item.to_dict()["phrases"]}, reason=_reason(item))
+        except Exception as error:
+            logger.error("an answer broke off", exc_info=error)
+            yield _data(
+                {"error": {"message": "the answer broke off: the server's log says why", "type": "server_error"}}
+            )
+        yield "data: [DONE]\n\n"
 
     def _event(self, delta: dict[str, Any], *, reason: str | None = None) -> str:
-        return _data(
-            {
-                "id": self._identity,
-                "object": "chat.completion.chunk",
-                "created": self._created,
-                "model": self._chatter.name,
-                "choices": [{"index": 0, "delta": delta, "finish_reason": reason}],
-            }
-        )
+        return _data({**self._chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
 
 
 def _data(content: dict[str, Any]) -> str:

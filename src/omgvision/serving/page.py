@@ -11,6 +11,7 @@ from PIL import Image
 from ..errors import UserError
 from .pictures import Limits, read_picture
 from .pointing import with_box, with_click
+from .turns import Busy
 
 Corner = tuple[int, int] | None
 _P = ParamSpec("_P")
@@ -18,13 +19,13 @@ _T = TypeVar("_T")
 
 
 def shown_errors(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """What the user got wrong becomes a message on the page, without a traceback in the log."""
+    """What the user got wrong, or has to wait for, becomes a message on the page, without a traceback in the log."""
 
     @functools.wraps(function)
     def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         try:
             return function(*args, **kwargs)
-        except UserError as error:
+        except (UserError, Busy) as error:
             raise gr.Error(str(error), print_exception=False) from None
 
     return guarded

@@ -22,6 +22,7 @@ class Limits:
         side: Longer side of a picture, in pixels.
         kept: Pictures that stay encoded, and conversations that stay in memory, for the next question.
         answer_tokens: Longest answer of the chat model.
+        waiting: Questions that wait for their turn; more are refused.
     """
 
     upload_bytes: int = 20 * 2**20
@@ -29,6 +30,7 @@ class Limits:
     side: int = 16_384
     kept: int = 8
     answer_tokens: int = 1024
+    waiting: int = 16
 
     @property
     def body_bytes(self) -> int:

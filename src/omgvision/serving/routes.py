@@ -34,6 +34,7 @@ from .schemas import (
     SegmentResponse,
 )
 from .segmenter import Segmenter
+from .turns import Busy
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "Something in the request cannot be used; the message says what."},
     413: {"model": ErrorBody, "description": "The request is too large."},
     422: {"model": ErrorBody, "description": "A field is missing or of another form."},
+    503: {"model": ErrorBody, "description": "Too many questions wait (see Retry-After), or there is no chat model."},
 }
 _JSON_FIELDS = ("points", "labels", "boxes", "masks")
 
@@ -60,13 +62,14 @@ def create_api(segmenter: Segmenter, chatter: Chatter | None = None, *, limits: 
     )
     started = int(time.time())
 
+    # What takes no time asks for no thread: those may all be taken by who waits for an answer.
     @app.get("/health", tags=["server"])
-    def health() -> Health:
+    async def health() -> Health:
         """Whether the server answers."""
         return Health()
 
     @app.get("/v1/models", tags=["server"])
-    def models() -> ModelList:
+    async def models() -> ModelList:
         """What is loaded."""
         entries = [ModelEntry(id=segmenter.name, created=started, kind="segment")]
         if chatter is not None:
@@ -216,22 +219,28 @@ def error_response(status: int, message: str) -> JSONResponse:
 
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(UserError)
-    def users(request: Request, error: UserError) -> Response:
+    async def users(request: Request, error: UserError) -> Response:
         return error_response(400, str(error))
+
+    @app.exception_handler(Busy)
+    async def busy(request: Request, error: Busy) -> Response:
+        response = error_response(503, str(error))
+        response.headers["Retry-After"] = "10"
+        return response
 
     @app.exception_handler(RequestValidationError)
     @app.exception_handler(ValidationError)
-    def form(request: Request, error: RequestValidationError | ValidationError) -> Response:
+    async def form(request: Request, error: RequestValidationError | ValidationError) -> Response:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"] if part != "body")
         return error_response(422, f"{place or 'body'}: {first['msg']}")
 
     @app.exception_handler(StarletteHTTPException)
-    def http(request: Request, error: StarletteHTTPException) -> Response:
+    async def http(request: Request, error: StarletteHTTPException) -> Response:
         return error_response(error.status_code, str(error.detail))
 
     @app.exception_handler(Exception)
-    def ours(request: Request, error: Exception) -> Response:
+    async def ours(request: Request, error: Exception) -> Response:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return error_response(500, "this is a bug in omgvision: the server's log has the details")
 

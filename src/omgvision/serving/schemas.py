@@ -86,6 +86,9 @@ class ImagePart(BaseModel):
     image_url: ImageUrl
 
 
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
 class PointedAt(BaseModel):
     """One prompt; exactly one of point, points, box and mask. In pixels of the picture."""
 
@@ -99,22 +102,25 @@ class PointedAt(BaseModel):
 class Message(BaseModel):
     """A message of OpenAI's form, with `prompts` besides for what the user points at."""
 
-    role: Literal["system", "user", "assistant"]
-    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Part] | None = None
     prompts: list[PointedAt] = Field(default_factory=list)
 
 
 class ChatRequest(BaseModel):
-    """OpenAI's chat completions, as far as they apply here."""
+    """OpenAI's chat completions, as far as they apply here; null is as if a field was left out."""
 
     model: str | None = Field(None, description="The chat model of GET /v1/models.")
     messages: list[Message] = Field(min_length=1)
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    temperature: float = Field(0.0, ge=0, le=2, description="0 = the likeliest words.")
-    top_p: float = Field(1.0, gt=0, le=1)
-    n: Literal[1] = 1
-    stream: bool = False
+    max_tokens: int | None = Field(None, ge=1, description="The answer is shorter where the model can read no more.")
+    max_completion_tokens: int | None = Field(None, ge=1, description="The same, and goes before it.")
+    temperature: float | None = Field(0.0, ge=0, le=2, description="0 = the likeliest words.")
+    top_p: float | None = Field(1.0, gt=0, le=1)
+    n: Literal[1] | None = 1
+    stream: bool | None = False
+    drop_oldest: bool | None = Field(
+        False, description="Forget the oldest turns where the conversation is longer than the model can read."
+    )
 
 
 class GroundedWords(BaseModel):

@@ -1,6 +1,5 @@
 """A predictor that many people share: one question at a time, and nothing of one person shows up at another."""
 
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +11,14 @@ from ..reading import SegmentTask
 from ..results import Result
 from ..session import ImageSession
 from .pictures import Limits, fingerprint
+from .turns import Turns
 
 
 class Segmenter:
     """Answers about pictures. What was clicked lives with who clicked: every question names all of its prompts.
 
     Attributes:
-        predictor: used under a lock.
+        predictor: used by one after the other.
         name: of the weights.
     """
 
@@ -26,7 +26,7 @@ class Segmenter:
         self.predictor = predictor
         self.name = predictor.name
         self.limits = limits
-        self._lock = threading.Lock()
+        self._turns = Turns(waiting=limits.waiting)
         self._encoded: OrderedDict[str, ImageSession] = OrderedDict()
 
     def segment(
@@ -38,8 +38,8 @@ class Segmenter:
         things: Sequence[str] | None = None,
         threshold: float | None = None,
     ) -> Result:
-        """See `Predictor.segment`."""
-        with self._lock:
+        """See `Predictor.segment`, and `Turns.turn`."""
+        with self._turns.turn():
             return self.predictor.segment(image, task=task, classes=classes, things=things, threshold=threshold)
 
     def click(
@@ -51,8 +51,8 @@ class Segmenter:
         boxes: Sequence[Any] | None = None,
         masks: Sequence[Any] | None = None,
     ) -> Result:
-        """See `ImageSession.click`. The last pictures stay encoded, so that further clicks come quickly."""
-        with self._lock:
+        """See `ImageSession.click`, and `Turns.turn`. The last pictures stay encoded: further clicks come quickly."""
+        with self._turns.turn():
             session = self._session(image)
             try:
                 return session.click(points, labels=labels, boxes=boxes, masks=masks)

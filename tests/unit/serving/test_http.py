@@ -22,7 +22,7 @@ from omgvision.serving.segmenter import Segmenter
 from tests.golden_llava import processor, random_llava
 from tests.unit.test_chat import Scripted
 
-LIMITS = Limits(upload_bytes=100_000, pixels=20_000, side=1000, kept=2)
+LIMITS = Limits(upload_bytes=100_000, pixels=20_000, side=1000, kept=2, waiting=8)
 
 
 def png(image: Image.Image) -> bytes:
