@@ -10,12 +10,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from omg_cli.main import run
 from omgvision.hub import has_bundled_chat
+from tests.llava_folders import save_llava
 
 pytest.importorskip("gradio", reason="omg serve needs the extra serve")
 pytest.importorskip("uvicorn", reason="omg serve needs the extra serve")
@@ -25,28 +28,47 @@ REPOSITORY = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """Of a server with the bundled weights."""
+@contextlib.contextmanager
+def server(folder: Path, *arguments: str) -> Iterator[str]:
+    """Its address; `omg serve` with these arguments, in a process of its own that logs into the folder."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("serve") / "log"
-    command = [sys.executable, "-m", "omg_cli", "serve", "--port", str(port), "--device", "cpu"]
+    log = folder / "log"
+    command = [sys.executable, "-m", "omg_cli", "serve", "--port", str(port), "--device", "cpu", *arguments]
     with log.open("w") as stream:
-        server = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(PATIENCE):
-            assert server.poll() is None, log.read_text()
+            assert process.poll() is None, log.read_text()
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"{url}/health", timeout=5).close()
                 break
             time.sleep(1)
         yield url
     finally:
-        server.terminate()
-        server.wait(timeout=60)
+        process.terminate()
+        process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """Of a server with the bundled weights."""
+    with server(tmp_path_factory.mktemp("serve")) as url:
+        yield url
+
+
+@pytest.fixture
+def chat_address(request, tmp_path):
+    """Of a server that chats: with new weights of a very small model, or the bundled ones."""
+    if request.param == "bundled":
+        if not has_bundled_chat():
+            pytest.skip("this installation has no bundled chat model")
+        yield request.getfixturevalue("address")
+    else:
+        with server(tmp_path, "--chat-model", str(save_llava(tmp_path / "llava"))) as url:
+            yield url
 
 
 @pytest.fixture
@@ -84,55 +106,119 @@ def test_no_file_of_this_machine_is_served(address, path):
     assert refused.value.code in (403, 404)
 
 
-def test_clicks_in_a_browser(address, picture, tmp_path):
-    """Upload, segment, point at the cat; the picture of the page is kept in OMG_SCREENSHOTS or a temporary folder."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="clicking needs selenium")
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if browser is None or driver is None:
-        pytest.skip("clicking needs Chromium and its driver (apt-get install chromium chromium-driver)")
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
+class Browser:
+    """Chromium, patient. Its screenshots are kept in OMG_SCREENSHOTS or a temporary folder."""
 
+    def __init__(self, chrome: Any, folder: Path) -> None:
+        self.chrome, self.folder = chrome, folder
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        """What the condition gives as soon as it gives something."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        return WebDriverWait(self.chrome, PATIENCE).until(lambda _: condition())
+
+    def all(self, selector: str) -> list[Any]:
+        return self.chrome.find_elements("css selector", selector)
+
+    def one(self, selector: str) -> Any:
+        return self.wait(lambda: self.all(selector))[0]
+
+    def texts(self, selector: str) -> list[str]:
+        """All at once: elements may be replaced between two questions about them."""
+        script = "return [...document.querySelectorAll(arguments[0])].map(found => found.textContent.trim())"
+        return self.chrome.execute_script(script, selector)
+
+    def upload(self, selector: str, picture: Path) -> None:
+        self.one(f"{selector} input[type=file]").send_keys(str(picture))
+        shown = self.one(f"{selector} img")
+        self.wait(lambda: shown.get_property("naturalWidth"))
+
+    def click_on(self, selector: str) -> None:
+        """In the middle."""
+        from selenium.webdriver import ActionChains
+
+        ActionChains(self.chrome).move_to_element(self.one(selector)).click().perform()
+
+    def open_tab(self, name: str) -> None:
+        self.wait(lambda: self.chrome.find_elements("xpath", f"//button[@role='tab'][contains(., '{name}')]"))[
+            0
+        ].click()
+
+    def keep(self, name: str) -> None:
+        self.chrome.save_screenshot(str(self.folder / f"{name}.png"))
+
+
+@pytest.fixture
+def browser(tmp_path):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="clicking needs selenium")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("clicking needs Chromium and its driver (apt-get install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
-    options.binary_location = browser
+    options.binary_location = program
     for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1300"):
         options.add_argument(flag)
     chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    folder = Path(os.environ.get("OMG_SCREENSHOTS") or tmp_path)
-    try:
-        chrome.set_page_load_timeout(PATIENCE)
-        chrome.get(address)
-        wait = WebDriverWait(chrome, PATIENCE)
+    chrome.set_page_load_timeout(PATIENCE)
+    yield Browser(chrome, Path(os.environ.get("OMG_SCREENSHOTS") or tmp_path))
+    chrome.quit()
 
-        def one(selector: str):
-            return wait.until(lambda _: chrome.find_element(By.CSS_SELECTOR, selector))
 
-        def summary() -> str:
-            return one("#summary").text
+def test_clicks_in_a_browser(address, picture, browser):
+    """Upload, segment, point at the cat."""
+    browser.chrome.get(address)
 
-        one("#picture input[type=file]").send_keys(str(picture))
-        shown = one("#picture img")
-        wait.until(lambda _: shown.get_property("naturalWidth"))
-        one("#run").click()
-        wait.until(lambda _: "segments in" in summary())
-        one("#overlay img")
-        chrome.save_screenshot(str(folder / "segment.png"))
-        many = summary()
+    def summary() -> str:
+        return browser.one("#summary").text
 
-        webdriver.ActionChains(chrome).move_to_element(one("#picture img")).click().perform()
-        wait.until(lambda _: summary() != many and "1 segment in" in summary())
-        assert one("#pointed textarea").get_property("value")
-        chrome.save_screenshot(str(folder / "clicked.png"))
+    browser.upload("#picture", picture)
+    browser.one("#run").click()
+    browser.wait(lambda: "segments in" in summary())
+    browser.one("#overlay img")
+    browser.keep("segment")
+    many = summary()
 
-        chrome.find_element(By.XPATH, "//button[@role='tab'][contains(., 'Chat')]").click()
-        if has_bundled_chat():
-            wait.until(lambda _: one("#question textarea"))
-        else:
-            wait.until(lambda _: "--chat-model" in one("#chat-missing").text)
-        chrome.save_screenshot(str(folder / "chat.png"))
-    finally:
-        chrome.quit()
+    browser.click_on("#picture img")
+    browser.wait(lambda: summary() != many and "1 segment in" in summary())
+    assert browser.one("#pointed textarea").get_property("value")
+    browser.keep("clicked")
+
+    if not has_bundled_chat():
+        browser.open_tab("Chat")
+        browser.wait(lambda: "--chat-model" in browser.one("#chat-missing").text)
+        browser.keep("chat-missing")
+
+
+@pytest.mark.parametrize("chat_address", ["small", "bundled"], indirect=True)
+def test_a_conversation_in_a_browser(chat_address, picture, browser, request):
+    """Upload, point at the cat, ask, ask on, begin anew."""
+    name = request.node.callspec.params["chat_address"]
+    browser.chrome.get(chat_address)
+    browser.open_tab("Chat")
+    browser.upload("#chat-picture", picture)
+
+    def pointed() -> str:
+        return browser.one("#chat-pointed textarea").get_property("value")
+
+    # Again, where it comes before the page has emptied the lines of the picture before.
+    browser.wait(lambda: pointed() or browser.click_on("#chat-picture img"))
+    browser.keep(f"chat-{name}-pointed")
+
+    def said(speaker: str) -> list[str]:
+        return browser.texts(f"#conversation [data-testid={speaker}]")
+
+    for number, question in enumerate(("What is this?", "Segment the cat."), start=1):
+        browser.one("#question textarea").send_keys(question)
+        browser.one("#ask").click()
+        browser.wait(lambda: len(said("bot")) == number)  # noqa: B023  (waits in the loop)
+        assert said("user")[-1] == question and said("bot")[-1]
+        # What was pointed at belonged to that question.
+        assert not pointed()
+        browser.keep(f"chat-{name}-{number}")
+    browser.one("#reset").click()
+    browser.wait(lambda: not said("bot"))
 
 
 def test_what_is_missing_is_said(capsys, tmp_path):

@@ -54,6 +54,7 @@ def add_chat_tab(chatter: Chatter, *, limits: Limits) -> None:
             with gr.Row():
                 send = gr.Button("Ask", variant="primary", elem_id="ask")
                 reset = gr.Button("New conversation", elem_id="reset")
+            drop_oldest = gr.Checkbox(False, label="Let the oldest turns go where it grows too long")
             words = gr.HighlightedText(
                 label="Last answer", show_legend=False, show_inline_category=False, elem_id="words"
             )
@@ -70,7 +71,7 @@ def add_chat_tab(chatter: Chatter, *, limits: Limits) -> None:
 
     @shown_errors
     def ask(
-        path: str | None, question: str, pointed: str, canvas: Any, turns: list[Turn]
+        path: str | None, question: str, pointed: str, canvas: Any, drop_oldest: bool, turns: list[Turn]
     ) -> tuple[list[Turn], list[dict[str, str]], Any, Image.Image | None, str, str, Any]:
         """Ask about a picture.
 
@@ -79,10 +80,11 @@ def add_chat_tab(chatter: Chatter, *, limits: Limits) -> None:
             question: what you want to know.
             pointed: lines of x,y (a point) or x0,y0,x1,y1 (a box).
             canvas: the picture with a painted region; None = nothing is painted.
+            drop_oldest: forget the oldest turns where the conversation grows longer than the model can read.
         """
         image = read_upload(path, limits=limits)
         prompts = _prompts(image, read_pointed(pointed), canvas)
-        answer = chatter.ask(question, image=image, history=turns, prompts=prompts)
+        answer = chatter.ask(question, image=image, history=turns, prompts=prompts, drop_oldest=drop_oldest)
         turns = [*turns, Turn(question, answer.text, tuple(prompts))]
         shown = answer.overlay() if image is not None and answer.phrases else None
         # What was pointed at belongs to the question that was asked.
@@ -93,21 +95,27 @@ def add_chat_tab(chatter: Chatter, *, limits: Limits) -> None:
         return click_on(pointer, pointed, corner, event.index)
 
     @shown_errors
-    def restart(path: str | None) -> list[Any]:
-        return [[], [], None, None, "", "", _blank(read_upload(path, limits=limits))]
+    def unpainted(path: str | None) -> Any:
+        return _blank(read_upload(path, limits=limits))
 
-    outputs = [turns, conversation, words, overlay, question, pointed, canvas]
+    said = [turns, conversation, words, overlay, question, pointed]
     for event, name in ((send.click, "chat"), (question.submit, None)):
         event(
             ask,
-            [picture, question, pointed, canvas, turns],
-            outputs,
+            [picture, question, pointed, canvas, drop_oldest, turns],
+            [*said, canvas],
             api_name=name,
             api_visibility="public" if name else "private",
         )
     picture.select(clicked, [pointer, pointed, corner], [pointed, corner], api_visibility="private")
     for event in (reset.click, conversation.clear, picture.input):
-        event(restart, [picture], outputs, api_visibility="private")
+        event(_emptied, None, [*said, corner], api_visibility="private")
+        # Apart, for it takes its time with a picture: what is clicked meanwhile stays.
+        event(unpainted, [picture], canvas, api_visibility="private")
+
+
+def _emptied() -> list[Any]:
+    return [[], [], None, None, "", "", None]
 
 
 def _prompts(image: Image.Image | None, pointed: Pointed, canvas: Any) -> list[Prompt]:
