@@ -281,7 +281,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "tokens": setup.tokens,
         **measure(setup, model, processor),
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.output, report)
     print(make_tables.chat(report))
     return 0

@@ -177,7 +177,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **asdict(setup),
         **found,
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.output, report)
     print(json.dumps(found, indent=2))
     return 0

@@ -72,7 +72,6 @@ def main(words: Sequence[str] | None = None) -> None:
         print(f"{row['metric']:40s} {row['ours_s']:8.2f} s  official {row['official_s']:8.2f} s  {row['ratio']:6.1f} ×")
     out = arguments.out or (None if arguments.quick else HERE / "results" / "metrics.json")
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, report)
         print(f"written: {out}")
 

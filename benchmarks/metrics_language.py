@@ -41,7 +41,6 @@ def main(words: Sequence[str] | None = None) -> None:
     print(f"ours {report['ours_s']:.2f} s  official {report['official_s']:.2f} s  {report['ratio']:.1f} ×")
     out = arguments.out or (None if arguments.quick else HERE / "results" / "metrics_language.json")
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, report)
         print(f"written: {out}")
 

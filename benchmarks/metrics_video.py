@@ -381,7 +381,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     output = options.output or (None if options.quick else HERE / "results" / "metrics_video.json")
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, report)
         print(f"wrote {output}")
 

@@ -492,7 +492,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if output is None:
         print(json.dumps(report["ratios"], indent=1))
         return
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_json(output, report)
     print(f"wrote {output}; python benchmarks/make_tables.py puts it into the README")
 

@@ -530,7 +530,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(make_tables.training(report))
     output = options.output or (None if options.quick else HERE / "results" / "training.json")
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, report)
         print(f"wrote {output}")
 

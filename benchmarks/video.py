@@ -268,7 +268,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for part in options.only or PARTS:
         report[part] = MEASURES[part](setup)
         if output is not None:
-            output.parent.mkdir(parents=True, exist_ok=True)
             write_json(output, report)
             print(f"wrote {part} into {output}", flush=True)
     print(make_tables.video(report))

@@ -3,7 +3,6 @@
 FOLDER holds `data` (all data sets in their layouts) and `start` (a model with a decoder of its own).
 """
 
-import os
 import sys
 from dataclasses import replace
 from functools import partial
@@ -11,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
 
 from omgvision.training.llava_objective import ConversationObjective
 from omgvision.training.processes import joined
@@ -21,6 +17,7 @@ from omgvision.training.recipe import OptimizerSettings, Stage
 from omgvision.training.recipes import llava, llava_mix
 from omgvision.training.recipes.llava import LlavaRecipe
 from omgvision.training.trainer import Run, train
+from tests.integration.training_runs import use_fsdp2
 from tests.llava_folders import SIDE
 
 STEPS = 3
@@ -72,14 +69,7 @@ def in_two_processes(folder: Path) -> None:
     """The runs of `test_llava_distributed.py`, under DDP and, sliced, under FSDP2."""
     assert joined().num_processes == 2
     divided_run(folder, "ddp", batch_size=1)
-    # As in `training_runs`: accelerate offers FSDP to GPUs alone.
-    AcceleratorState._reset_state()
-    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-    os.environ |= {
-        "ACCELERATE_USE_FSDP": "true",
-        "FSDP_VERSION": "2",
-        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    }
+    use_fsdp2()
     assert divided_run(folder, "fsdp2", batch_size=1).sharding.slices_parameters
 
 

@@ -167,14 +167,9 @@ class InterruptedScenes:
         return scenes().batch(step, **named)
 
 
-def in_two_processes(folder: Path) -> None:
-    """The runs of `test_training_distributed.py`, under DDP and, sliced, under FSDP2."""
-    assert joined().num_processes == 2, "`omg train` asks for the processes before it trains: they must be two then"
-    keep_average(train(NumberObjective(), TornNumberSource(), recipe(folder / "ddp_numbers", batch_size=1)))
-    settings = recipe(folder / "ddp_original", batch_size=1, normalizer="original")
-    keep_average(train(NumberObjective(), NumberSource(), settings))
-    keep_average(train(segmentation_objective(), scenes(), recipe(folder / "ddp", batch_size=1)))
-    # accelerate offers FSDP to GPUs alone; PyTorch slices on CPUs as well, once accelerate believes in GPUs.
+def use_fsdp2() -> None:
+    """Slices parameters from now on: accelerate offers that to GPUs alone, but PyTorch does it on CPUs as well once
+    accelerate believes in GPUs."""
     AcceleratorState._reset_state()
     PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     os.environ |= {
@@ -182,6 +177,16 @@ def in_two_processes(folder: Path) -> None:
         "FSDP_VERSION": "2",
         "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
     }
+
+
+def in_two_processes(folder: Path) -> None:
+    """The runs of `test_training_distributed.py`, under DDP and, sliced, under FSDP2."""
+    assert joined().num_processes == 2, "`omg train` asks for the processes before it trains: they must be two then"
+    keep_average(train(NumberObjective(), TornNumberSource(), recipe(folder / "ddp_numbers", batch_size=1)))
+    settings = recipe(folder / "ddp_original", batch_size=1, normalizer="original")
+    keep_average(train(NumberObjective(), NumberSource(), settings))
+    keep_average(train(segmentation_objective(), scenes(), recipe(folder / "ddp", batch_size=1)))
+    use_fsdp2()
     settings = recipe(folder / "fsdp2", batch_size=1, evaluate_every=STEPS)
     run = train(
         segmentation_objective(),

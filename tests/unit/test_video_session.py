@@ -1,6 +1,7 @@
 """Videos frame by frame on a tiny model with random weights: what is fed, what comes back, what is refused."""
 
 import gc
+import itertools
 import weakref
 from collections.abc import Iterator
 
@@ -75,20 +76,25 @@ def test_clip_fusion(predictor, frames):
         assert any(one.scores.tolist() != other.scores.tolist() for one, other in zip(with_clip, without, strict=True))
 
 
+class Camera:
+    """Frames without end; `read` of them were asked for."""
+
+    def __init__(self, frames):
+        self.frames, self.read = frames, 0
+
+    def __iter__(self):
+        for frame in itertools.cycle(self.frames):
+            self.read += 1
+            yield frame
+
+
 def test_stream_answers_before_the_end(predictor, frames):
-    read = 0
-
-    def camera():
-        nonlocal read
-        while True:
-            read += 1
-            yield frames[read % 6]
-
-    results = predictor.track(camera(), task="semantic")
+    camera = Camera(frames)
+    results = predictor.track(iter(camera), task="semantic")
     next(results)
-    assert read <= 2
+    assert camera.read <= 2
     next(results)
-    assert read <= 3
+    assert camera.read <= 3
 
 
 @pytest.mark.parametrize("task", [task for task in VIDEO_TASKS if task != "objects"])
@@ -124,22 +130,15 @@ def test_frames_of_a_clip_share_their_queries(predictor, frames):
 
 
 def test_a_clip_answers_when_its_last_frame_has_come(predictor, frames):
-    read = 0
-
-    def camera():
-        nonlocal read
-        while True:
-            read += 1
-            yield frames[read % 6]
-
-    results = predictor.track(camera(), task="semantic", clip_frames=3)
+    camera = Camera(frames)
+    results = predictor.track(iter(camera), task="semantic", clip_frames=3)
     next(results)
-    assert read == 3
+    assert camera.read == 3
     next(results)
     next(results)
-    assert read == 3
+    assert camera.read == 3
     next(results)
-    assert read == 6
+    assert camera.read == 6
 
 
 @pytest.mark.parametrize("clip_frames", [1, 3])

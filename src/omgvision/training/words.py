@@ -61,8 +61,8 @@ class FixedWords:
     def __call__(self, names: Sequence[str]) -> Tensor:
         key = tuple(names)
         if key not in self._known:
-            different = list(dict.fromkeys(key))
+            rows = {name: row for row, name in enumerate(dict.fromkeys(key))}
             with torch.no_grad():
-                embeddings = self.processor.encode_vocabulary(different, model=self.model)
-            self._known[key] = embeddings[[different.index(name) for name in key]]
+                embeddings = self.processor.encode_vocabulary(list(rows), model=self.model)
+            self._known[key] = embeddings[[rows[name] for name in key]]
         return self._known[key].to(self.model.device)

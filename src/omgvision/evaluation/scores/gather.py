@@ -42,18 +42,12 @@ def gather(
         ValueError: Of `update`, as it was raised.
     """
     processes = _processes(items, workers=workers, items_a_process=items_a_process)
-    with _progress() as progress:
-        bar = progress.add_task(title, total=len(items))
-        if processes < 2:
-            for item in items:
-                update(metric, item)
-                progress.advance(bar)
-            return
-        empty = copy.copy(metric)
-        empty.records = {}
-        for part, count in _share(partial(_update_all, empty, update), items, processes=processes):
+    target = metric if processes < 2 else copy.copy(metric)
+    if target is not metric:
+        target.records = {}
+    for part in _share(partial(_update_all, target, update), items, processes=processes, title=title):
+        if part is not metric:
             metric.merge(part)
-            progress.advance(bar, count)
 
 
 def spread(
@@ -72,38 +66,37 @@ def spread(
         ValueError: Of `function`, as it was raised.
     """
     processes = _processes(items, workers=workers, items_a_process=items_a_process)
-    with _progress() as progress:
-        bar = progress.add_task(title, total=len(items))
-        if processes < 2:
-            for item in items:
-                yield function(item)
-                progress.advance(bar)
-            return
-        for results, count in _share(partial(_call_all, function), items, processes=processes):
-            yield from results
-            progress.advance(bar, count)
+    for results in _share(partial(_call_all, function), items, processes=processes, title=title):
+        yield from results
 
 
 def _processes(items: Sequence[Any], *, workers: int, items_a_process: int | None) -> int:
     return min(workers, len(items) // (items_a_process or ITEMS_A_PROCESS))
 
 
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=not console.is_terminal)
-
-
 def _share(
-    function: Callable[[Sequence[Item]], Result], items: Sequence[Item], *, processes: int
-) -> Iterator[tuple[Result, int]]:
-    """What `function` makes of parts of the items, and how many each part has."""
-    size = -(-len(items) // (8 * processes))
+    function: Callable[[Sequence[Item]], Result], items: Sequence[Item], *, processes: int, title: str
+) -> Iterator[Result]:
+    """What `function` makes of parts of the items: of single ones in this process, below two processes."""
+    size = 1 if processes < 2 else -(-len(items) // (8 * processes))
     chunks = [items[start : start + size] for start in range(0, len(items), size)]
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(title, total=len(items))
+        results = map(function, chunks) if processes < 2 else _pooled(function, chunks, processes=processes)
+        for result, chunk in zip(results, chunks, strict=True):
+            yield result
+            progress.advance(bar, len(chunk))
+
+
+def _pooled(
+    function: Callable[[Sequence[Item]], Result], chunks: Sequence[Sequence[Item]], *, processes: int
+) -> Iterator[Result]:
     with ProcessPoolExecutor(processes, mp_context=_context()) as pool:
         futures = [pool.submit(function, chunk) for chunk in chunks]
         try:
-            for future, chunk in zip(futures, chunks, strict=True):
-                yield future.result(), len(chunk)
+            for future in futures:
+                yield future.result()
         except ValueError as error:  # raised again here, so that the command line knows it as ours
             raise ValueError(str(error)) from error
         finally:
