@@ -4,10 +4,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from accelerate import PartialState
@@ -21,6 +22,7 @@ from omgvision.models.omg_seg.configuration_omg_seg import ClipConvNextConfig, O
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.points_omg_seg import PointSource
 from omgvision.models.omg_seg.vocabulary_omg_seg import TEMPLATES, build_clip_tokenizer
+from omgvision.training import checkpoint
 from omgvision.training.guidance import WordGuidance
 from omgvision.training.objective import SegmentationObjective
 from omgvision.training.processes import joined
@@ -167,6 +169,12 @@ class InterruptedScenes:
         return scenes().batch(step, **named)
 
 
+def finished_slowly(*args: Any, finish: Callable[..., Path] = checkpoint.finish, **named: Any) -> Path:
+    """A checkpoint that the first process writes for a while: the second must not look for it before it is there."""
+    time.sleep(1)
+    return finish(*args, **named)
+
+
 def use_fsdp2() -> None:
     """Slices parameters from now on: accelerate offers that to GPUs alone, but PyTorch does it on CPUs as well once
     accelerate believes in GPUs."""
@@ -196,7 +204,8 @@ def in_two_processes(folder: Path) -> None:
     )
     keep_average(run)
     parts = replace(settings, out=folder / "fsdp2_parts", evaluate_every=0)
-    stopped = train(segmentation_objective(), InterruptedScenes(), parts)
+    with mock.patch.object(checkpoint, "finish", finished_slowly):
+        stopped = train(segmentation_objective(), InterruptedScenes(), parts)
     assert stopped.stopping and stopped.step == 3
     keep_average(train(segmentation_objective(), scenes(), parts, resume=True))
 

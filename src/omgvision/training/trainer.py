@@ -279,7 +279,7 @@ class Run:
                 )
 
     def save(self) -> None:
-        """Writes a checkpoint; called by all processes."""
+        """Writes a checkpoint; called by all processes, and there for all of them when it returns."""
         out, main = self.recipe.out, self.accelerator.is_main_process
         partial = checkpoint.folder_of(out, self.step).with_suffix(checkpoint.PARTIAL)
         if main:
@@ -300,6 +300,8 @@ class Run:
         self.accelerator.wait_for_everyone()
         if main:
             checkpoint.finish(state, partial, keep=self.recipe.keep_checkpoints)
+        # Who looks for the newest one earlier would continue another step than the first process.
+        self.accelerator.wait_for_everyone()
 
     def averaged_state(self) -> dict[str, Tensor]:
         """The averages by name, whole, in the main process."""
