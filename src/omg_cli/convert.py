@@ -24,6 +24,13 @@ def convert(
     merge_lora: Annotated[
         bool, typer.Option("--merge-lora", help="Add the adapters of OMG-LLaVA to the weights that they adapt.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Write nothing: say what becomes of every key. A JSON of names and shapes will do for a checkpoint.",
+        ),
+    ] = False,
 ) -> None:
     """Convert original OMG-Seg, OMG-LLaVA and OpenCLIP weights.
 
@@ -34,6 +41,10 @@ def convert(
     [bold]omg convert finetuned_gcg.pth omg_seg_convl.pth open_clip_pytorch_model.bin classes.pth llm/ folder/[/bold]
 
     OMG-LLaVA needs all its parts: the trained file, the segmenter, its class embeddings, and the language model.
+
+    [bold]omg convert omg_seg_convl.pth open_clip_pytorch_model.bin folder/ --dry-run[/bold]
+
+    Checks names and shapes without reading the weights, and writes nothing.
     """
     if len(paths) < 2:
         raise options.complain("expected at least one checkpoint and the output folder: omg convert SOURCE… OUTPUT")
@@ -42,22 +53,33 @@ def convert(
 
     from huggingface_hub.errors import StrictDataclassError
 
-    from omgvision.conversion.folder import REPORT_NAME, convert_checkpoint
-    from omgvision.conversion.omg_llava_folder import convert_llava, is_llava
+    from omgvision.conversion.checkpoint import read_checkpoint, read_shapes
+    from omgvision.conversion.folder import REPORT_NAME, check_is_new, read_conversion
+    from omgvision.conversion.omg_llava_folder import is_llava, read_llava_conversion
 
     options.quiet_libraries()
     if merge_lora and not is_llava(sources):
         raise options.complain("--merge-lora: expected the files of OMG-LLaVA with the folder of its language model")
+    check_is_new(output)
+    read = read_shapes if dry_run else read_checkpoint
     try:
         if is_llava(sources):
-            report = convert_llava(sources, output, config=overrides, merge_lora=merge_lora)
+            conversion = read_llava_conversion(sources, output, overrides, merge_lora=merge_lora, read=read)
         else:
-            report = convert_checkpoint(sources, output, config=overrides)
+            conversion = read_conversion(sources, overrides, read=read)
     except (TypeError, StrictDataclassError) as error:
         if overrides is None:
             raise
         raise options.complain(f"--config: a value in {config} has the wrong type ({error})") from None
-    print(report)
+    if dry_run:
+        print(conversion.report)
+        for folder, part in conversion.parts.items():
+            print(f"would be written: {output / folder} ({part})")
+        for name in conversion.tensors:
+            print(f"would be written: {output / name}")
+        return
+    conversion.write(output)
+    print(conversion.report)
     print(f"written: {output} (the whole report: {output / REPORT_NAME})")
 
 

@@ -6,6 +6,7 @@ histories and the NumPy arrays inside): for exactly those an empty stand-in is p
 beside them can be read. The named code itself is neither imported nor called.
 """
 
+import json
 import logging
 import pickle
 import warnings
@@ -84,6 +85,35 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]
     else:
         left_out = [str(key) for key, value in entries.items() if not _is_tensor(value)]
     return tensors, dict.fromkeys(left_out, "not a weight of the model")
+
+
+def read_shapes(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """As :func:`read_checkpoint`, without the numbers: tensors are on the meta device.
+
+    Takes a list of keys as well, where the file itself is not at hand: a ``.json`` with an object of names and shapes,
+    or with one shape for a file of one tensor.
+    """
+    if Path(path).suffix == ".json":
+        return _read_key_list(Path(path)), {}
+    tensors, left_out = read_checkpoint(path)
+    return {key: tensor.to("meta") for key, tensor in tensors.items()}, left_out
+
+
+def _read_key_list(path: Path) -> dict[str, Tensor]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: expected a list of keys, got: {error.strerror}") from error
+    except ValueError:
+        content = None
+    shapes = {BARE_TENSOR: content} if isinstance(content, list) else content
+    if not isinstance(shapes, dict) or not shapes or not all(map(_is_shape, shapes.values())):
+        raise UserError(f'{path}: expected names and shapes as JSON, {{"name": [3, 4], …}}, got something else')
+    return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
 
 
 def _is_tensor(value: object) -> bool:

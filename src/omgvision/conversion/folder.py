@@ -3,8 +3,9 @@
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import CLIPTextModelWithProjection, PreTrainedModel
+from transformers import CLIPTextModelWithProjection, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from ..errors import UserError
 from ..models.omg_seg.backbone_omg_seg import ClipConvNextBackbone
@@ -28,6 +29,77 @@ from .report import ConversionReport
 logger = logging.getLogger(__name__)
 
 REPORT_NAME = "conversion_report.json"
+
+Reader = Callable[[Path], tuple[dict[str, Tensor], dict[str, str]]]
+"""Of a file: weights by name, and what else is in it with the reason why it is left out."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A model on the meta device, the weights that fit it, and what reads its input."""
+
+    model: PreTrainedModel
+    state: Mapping[str, Tensor]
+    processor: ProcessorMixin | PreTrainedTokenizerBase | None = None
+
+    def __str__(self) -> str:
+        parameters = sum(tensor.numel() for tensor in self.model.parameters())
+        return f"{type(self.model).__name__}, {parameters / 1e6:,.1f} million parameters"
+
+
+@dataclass
+class Conversion:
+    """What becomes of checkpoint files: the content of a folder that is not written yet.
+
+    Attributes:
+        report: What becomes of every key.
+        parts: Models, by folder below the one to make.
+        tensors, texts: Files beside them, by name.
+    """
+
+    report: ConversionReport = field(default_factory=ConversionReport)
+    parts: dict[str, Part] = field(default_factory=dict)
+    tensors: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def add(
+        self,
+        model: PreTrainedModel,
+        state: Mapping[str, Tensor],
+        processor: ProcessorMixin | PreTrainedTokenizerBase | None = None,
+        *,
+        folder: str = ".",
+    ) -> None:
+        """Adds a part.
+
+        Raises:
+            UserError: ``state`` does not fit ``model``.
+        """
+        check_fits(model, state)
+        self.parts[folder] = Part(model, state, processor)
+
+    def write(self, output: Path) -> None:
+        """Writes the folder, whole or not at all.
+
+        Raises:
+            UserError: ``output`` has content or cannot be written.
+        """
+        with new_folder(output) as folder:
+            for name, part in self.parts.items():
+                save_model(part.model, part.state, folder / name)
+                if part.processor is not None:
+                    part.processor.save_pretrained(folder / name)
+            for name, tensors in self.tensors.items():
+                (folder / name).parent.mkdir(exist_ok=True)
+                # tensors cut out of another share its memory, which safetensors refuses
+                save_file({key: tensor.contiguous().clone() for key, tensor in tensors.items()}, folder / name)
+            for name, text in self.texts.items():
+                (folder / name).write_text(text, encoding="utf-8")
+            (folder / REPORT_NAME).write_text(self.report.to_json() + "\n", encoding="utf-8")
+        if self.report.unexpected:
+            logger.warning(
+                "%d keys of the sources are not in the result, see %s", len(self.report.unexpected), REPORT_NAME
+            )
 
 
 def convert_checkpoint(
@@ -55,27 +127,30 @@ def convert_checkpoint(
     """
     output = Path(output)
     check_is_new(output)
-    report = ConversionReport()
+    conversion = read_conversion(sources, config)
+    conversion.write(output)
+    return conversion.report
+
+
+def read_conversion(
+    sources: Sequence[str | Path], config: Mapping[str, Any] | None = None, *, read: Reader = read_checkpoint
+) -> Conversion:
+    """What :func:`convert_checkpoint` would write; with ``read=read_shapes`` from names and shapes alone."""
+    left_out: dict[str, str] = {}
     omg_seg: dict[str, Tensor] = {}
     companion: dict[str, Tensor] = {}
     for path in map(Path, sources):
-        state, left_out = read_checkpoint(path)
-        report.ignored |= left_out
+        state, no_weights = read(path)
+        left_out |= no_weights
         target = omg_seg if _is_omg_seg(state, path) else companion
         if twice := sorted(state.keys() & target.keys()):
             raise UserError(f"{path}: expected each part once, got {twice[0]} in two files; leave one of them out")
         target |= state
     if not omg_seg and not companion:
         raise UserError("expected at least one checkpoint file to convert, got none")
-    with new_folder(output) as folder:
-        if omg_seg:
-            report = report.merge(_write_omg_seg(omg_seg, companion, folder, config))
-        else:
-            report = report.merge(_write_towers(companion, folder, config))
-        (folder / REPORT_NAME).write_text(report.to_json() + "\n", encoding="utf-8")
-    if report.unexpected:
-        logger.warning("%d keys of the sources are not in the result, see %s", len(report.unexpected), REPORT_NAME)
-    return report
+    conversion = _read_omg_seg(omg_seg, companion, config) if omg_seg else _read_towers(companion, config)
+    conversion.report.ignored |= left_out
+    return conversion
 
 
 def _is_omg_seg(state: Mapping[str, Tensor], path: Path) -> bool:
@@ -89,43 +164,43 @@ def _is_omg_seg(state: Mapping[str, Tensor], path: Path) -> bool:
     )
 
 
-def _write_omg_seg(
-    state: Mapping[str, Tensor], companion: Mapping[str, Tensor], folder: Path, config: Mapping[str, Any] | None
-) -> ConversionReport:
+def _read_omg_seg(
+    state: Mapping[str, Tensor], companion: Mapping[str, Tensor], config: Mapping[str, Any] | None
+) -> Conversion:
     omg_config, converted, report = read_omg_seg(state, config, companion)
     with torch.device("meta"):
         model = OmgSegForUniversalSegmentation(omg_config)
-    save_model(model, converted, folder)
-    OmgSegProcessor(OmgSegImageProcessor(), build_clip_tokenizer()).save_pretrained(folder)
-    return report
+    conversion = Conversion(report)
+    conversion.add(model, converted, OmgSegProcessor(OmgSegImageProcessor(), build_clip_tokenizer()))
+    return conversion
 
 
-def _write_towers(state: Mapping[str, Tensor], folder: Path, config: Mapping[str, Any] | None) -> ConversionReport:
+def _read_towers(state: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> Conversion:
     overrides = dict(config or {})
     backbone_overrides, text_overrides = overrides.pop("backbone_config", None), overrides.pop("text_config", None)
     if overrides:
         raise UserError(
             f"config: expected backbone_config or text_config for a CLIP checkpoint alone, got {next(iter(overrides))}"
         )
-    report, text_folder = ConversionReport(), folder
+    conversion, text_folder = Conversion(), "."
     if has_image_tower(state):
-        tower, report = read_image_tower(state, backbone_overrides)
+        tower, conversion.report = read_image_tower(state, backbone_overrides)
         with torch.device("meta"):
             backbone = ClipConvNextBackbone(tower.config)
-        save_model(backbone, tower.state, folder)
+        conversion.add(backbone, tower.state)
         if tower.clip_head:
-            save_file(
-                {key: each.contiguous() for key, each in tower.clip_head.items()}, folder / "clip_head.safetensors"
-            )
-        text_folder = folder / "text_model"
+            conversion.tensors["clip_head.safetensors"] = tower.clip_head
+        text_folder = "text_model"
     if not has_text_tower(state):
-        return report.merge(leftovers(key for key in state if not key.startswith("visual.")))
+        rest = leftovers(key for key in state if not key.startswith("visual."))
+        conversion.report = conversion.report.merge(rest)
+        return conversion
     text_config, text_state, text_report = read_text_tower(state, text_overrides)
     with torch.device("meta"):
         text_model = CLIPTextModelWithProjection(text_config)
-    save_model(text_model, text_state, text_folder)
-    build_clip_tokenizer().save_pretrained(text_folder)
-    return report.merge(text_report)
+    conversion.add(text_model, text_state, build_clip_tokenizer(), folder=text_folder)
+    conversion.report = conversion.report.merge(text_report)
+    return conversion
 
 
 def save_model(model: PreTrainedModel, state: Mapping[str, Tensor], folder: Path) -> None:
@@ -134,6 +209,13 @@ def save_model(model: PreTrainedModel, state: Mapping[str, Tensor], folder: Path
     Raises:
         UserError: a name of ``model`` is missing in ``state`` or has another shape there.
     """
+    check_fits(model, state)
+    model.load_state_dict({name: tensor.contiguous() for name, tensor in state.items()}, assign=True)
+    model.save_pretrained(folder)
+
+
+def check_fits(model: PreTrainedModel, state: Mapping[str, Tensor]) -> None:
+    """Raises UserError if a name of ``model`` is missing in ``state`` or has another shape there."""
     expected = model.state_dict()
     missing = [name for name in expected if name not in state]
     if missing:
@@ -147,8 +229,6 @@ def save_model(model: PreTrainedModel, state: Mapping[str, Tensor], folder: Path
                 f"{name}: expected the shape {list(expected[name].shape)}, got {list(tensor.shape)}; "
                 "set the field that differs in the config"
             )
-    model.load_state_dict({name: tensor.contiguous() for name, tensor in state.items()}, assign=True)
-    model.save_pretrained(folder)
 
 
 def check_is_new(output: Path) -> None:

@@ -1,13 +1,11 @@
 """From the original's OMG-LLaVA files to a ``from_pretrained`` folder: what ``omg convert`` does with them."""
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
@@ -18,17 +16,16 @@ from ..models.omg_llava.modeling_omg_llava import OmgLlavaForConditionalGenerati
 from ..models.omg_llava.processing_omg_llava import OmgLlavaProcessor, prepare_tokenizer, token_ids
 from ..models.omg_seg.image_processing_omg_seg import OmgSegImageProcessor
 from .checkpoint import BARE_TENSOR, read_checkpoint
-from .folder import REPORT_NAME, check_is_new, new_folder, save_model
+from .folder import Conversion, Reader, check_is_new
 from .omg_llava import LORA_SCALE, read_omg_llava, split_adapter
 from .report import ConversionReport
-
-logger = logging.getLogger(__name__)
 
 ADAPTER_FOLDER = "adapter"
 CLIP_MEAN, CLIP_STD = (0.4814, 0.4578, 0.4082), (0.2686, 0.2613, 0.2757)
 """As the original rounds them."""
 
 _BICUBIC = 3
+_INTERNLM2 = "model.tok_embeddings.weight"
 
 
 def is_llava(sources: Sequence[Path]) -> bool:
@@ -48,7 +45,7 @@ def convert_llava(
     Args:
         sources: In any order: a trained file (pretrain, finetune, refseg, gcg), the OMG-Seg file, the OpenCLIP file
             where that has no backbone, the class embeddings (one tensor), and the folder of InternLM2 with its
-            config.json and tokenizer.
+            config.json and tokenizer. Its weights are read from there, unless they are among the files.
         output: Folder to make. Adapters that are not merged are in its subfolder ``adapter``, for
             ``model.load_adapter``.
         config: Fields of OmgLlavaConfig that no shape tells, see :func:`convert_omg_llava`.
@@ -59,7 +56,21 @@ def convert_llava(
     """
     output = Path(output)
     check_is_new(output)
-    parts = _read_parts([Path(source) for source in sources])
+    conversion = read_llava_conversion(sources, output, config, merge_lora=merge_lora)
+    conversion.write(output)
+    return conversion.report
+
+
+def read_llava_conversion(
+    sources: Sequence[str | Path],
+    output: Path,
+    config: Mapping[str, Any] | None = None,
+    *,
+    merge_lora: bool = False,
+    read: Reader = read_checkpoint,
+) -> Conversion:
+    """What :func:`convert_llava` would write; with ``read=read_shapes`` from names and shapes alone."""
+    parts = _read_parts([Path(source) for source in sources], read)
     overrides = {"text_config": parts.text_config, **(config or {})}
     llava, state, report = read_omg_llava(
         parts.finetuned, parts.encoder, parts.llm, parts.class_embeddings, overrides, merge=merge_lora
@@ -81,15 +92,11 @@ def convert_llava(
         image_mean=list(CLIP_MEAN),
         image_std=list(CLIP_STD),
     )
-    with new_folder(output) as folder:
-        save_model(model, weights, folder)
-        OmgLlavaProcessor(images, tokenizer).save_pretrained(folder)
-        if adapter:
-            _save_adapter(adapter, folder / ADAPTER_FOLDER, base=output)
-        (folder / REPORT_NAME).write_text(report.to_json() + "\n", encoding="utf-8")
-    if report.unexpected:
-        logger.warning("%d keys of the sources are not in the result, see %s", len(report.unexpected), REPORT_NAME)
-    return report
+    conversion = Conversion(report)
+    conversion.add(model, weights, OmgLlavaProcessor(images, tokenizer))
+    if adapter:
+        _add_adapter(adapter, conversion, base=output)
+    return conversion
 
 
 class _Parts:
@@ -113,13 +120,13 @@ class _Parts:
         return self.classes[0]
 
 
-def _read_parts(sources: Sequence[Path]) -> _Parts:
+def _read_parts(sources: Sequence[Path], read: Reader) -> _Parts:
     parts = _Parts()
     for source in sources:
         if source.is_dir():
             parts.folders.append(source)
             continue
-        state, left_out = read_checkpoint(source)
+        state, left_out = read(source)
         parts.left_out |= left_out
         if BARE_TENSOR in state:
             parts.classes.append(state[BARE_TENSOR])
@@ -127,6 +134,8 @@ def _read_parts(sources: Sequence[Path]) -> _Parts:
             if parts.finetuned:
                 raise UserError(f"{source}: expected one trained file of OMG-LLaVA, got a second; leave one out")
             parts.finetuned = state
+        elif _INTERNLM2 in state:
+            parts.llm |= state
         else:
             parts.encoder |= state
     found = {
@@ -139,11 +148,13 @@ def _read_parts(sources: Sequence[Path]) -> _Parts:
     if missing:
         raise UserError(f"OMG-LLaVA: expected {', '.join(found)}, each once; check {', '.join(missing)}")
     parts.text_config = _read_json(parts.llm_folder / "config.json")
+    if parts.llm:
+        return parts
     files = sorted(parts.llm_folder.glob("*.safetensors")) or sorted(parts.llm_folder.glob("pytorch_model*.bin"))
     if not files:
         raise UserError(f"{parts.llm_folder}: expected *.safetensors or pytorch_model*.bin, got none")
     for file in files:
-        state, left_out = read_checkpoint(file)
+        state, left_out = read(file)
         parts.llm |= state
         parts.left_out |= left_out
     return parts
@@ -175,16 +186,11 @@ def _tokenizer(folder: Path, config: OmgLlavaConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _save_adapter(adapter: Mapping[str, Tensor], folder: Path, *, base: Path) -> None:
+def _add_adapter(adapter: Mapping[str, Tensor], conversion: Conversion, *, base: Path) -> None:
     """As peft writes it."""
     suffix = ".lora_A.weight"
     modules = [key.removesuffix(suffix) for key in adapter if key.endswith(suffix)]
     rank = adapter[f"{modules[0]}{suffix}"].shape[0]
-    folder.mkdir()
-    save_file(
-        {f"base_model.model.{key}": tensor.contiguous().clone() for key, tensor in adapter.items()},
-        folder / "adapter_model.safetensors",
-    )
     fields = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -195,7 +201,9 @@ def _save_adapter(adapter: Mapping[str, Tensor], folder: Path, *, base: Path) ->
         "bias": "none",
         "target_modules": modules,
     }
-    (folder / "adapter_config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    named = {f"base_model.model.{key}": tensor for key, tensor in adapter.items()}
+    conversion.tensors[f"{ADAPTER_FOLDER}/adapter_model.safetensors"] = named
+    conversion.texts[f"{ADAPTER_FOLDER}/adapter_config.json"] = json.dumps(fields, indent=2) + "\n"
 
 
-__all__ = ["ADAPTER_FOLDER", "convert_llava", "is_llava"]
+__all__ = ["ADAPTER_FOLDER", "convert_llava", "is_llava", "read_llava_conversion"]

@@ -9,7 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForUniversalSegmentation, AutoProcessor, CLIPTextModelWithProjection
 
-from omgvision.conversion import ConversionReport, convert_checkpoint, convert_omg_seg
+from omg_cli.main import run
+from omgvision.conversion import ConversionReport, convert_checkpoint, convert_omg_seg, load_checkpoint
+from omgvision.conversion.checkpoint import read_shapes
+from omgvision.conversion.folder import read_conversion
 from omgvision.models.omg_seg.backbone_omg_seg import ClipConvNextBackbone
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.processing_omg_seg import OmgSegProcessor
@@ -136,6 +139,53 @@ def test_unexpected_keys_are_in_the_report(tmp_path, caplog):
     assert report.unexpected == ["panoptic_head.new.weight"]
     assert "conversion_report.json" in caplog.text
     assert json.loads((tmp_path / "out" / "conversion_report.json").read_text())["unexpected"] == report.unexpected
+
+
+def key_list(source, target):
+    target.write_text(json.dumps({key: list(tensor.shape) for key, tensor in load_checkpoint(source).items()}))
+    return target
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["files", "key lists"])
+def test_a_dry_run_reports_the_same_and_writes_nothing(tmp_path, capsys, published, open_clip, listed):
+    config = tmp_path / "fields.json"
+    config.write_text(json.dumps(TEXT_CONFIG))
+    sources = [published, open_clip]
+    if listed:
+        sources = [key_list(source, tmp_path / f"{index}.json") for index, source in enumerate(sources)]
+    before = sorted(tmp_path.rglob("*"))
+    assert run(["convert", *map(str, sources), str(tmp_path / "out"), "--config", str(config), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before
+    report = convert_checkpoint([published, open_clip], tmp_path / "out", config=TEXT_CONFIG)
+    assert f"{len(report.matched)} matched, 0 missing, 0 unexpected" in said
+    model = OmgSegForUniversalSegmentation.from_pretrained(tmp_path / "out")
+    assert f"would be written: {tmp_path / 'out'} (OmgSegForUniversalSegmentation, " in said
+    assert f"{sum(each.numel() for each in model.parameters()) / 1e6:,.1f} million parameters" in said
+
+
+def test_a_dry_run_reads_no_weights(tmp_path):
+    """What the report says must not need memory for a model of 7B parameters."""
+    save_file(load("tiny_state"), tmp_path / "a.safetensors")
+    conversion = read_conversion([tmp_path / "a.safetensors"], read=read_shapes)
+    state = conversion.parts["."].state.values()
+    assert all(tensor.device.type == "meta" for tensor in state if tensor.numel())
+
+
+@pytest.mark.parametrize("wrong", ["{}", "[1, ", '{"a": "b"}', '{"a": [1, -2]}', '{"a": [true]}', '"a"'])
+def test_a_list_of_keys_that_is_none(tmp_path, capsys, wrong):
+    (tmp_path / "keys.json").write_text(wrong)
+    assert run(["convert", str(tmp_path / "keys.json"), str(tmp_path / "out"), "--dry-run"]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert "keys.json: expected names and shapes as JSON" in line
+
+
+def test_a_dry_run_finds_what_is_missing(tmp_path, capsys):
+    shapes = {key: list(tensor.shape) for key, tensor in load("tiny_state").items()}
+    del shapes["panoptic_head.iou_embed.4.bias"]
+    (tmp_path / "keys.json").write_text(json.dumps(shapes))
+    assert run(["convert", str(tmp_path / "keys.json"), str(tmp_path / "out"), "--dry-run"]) == 2
+    assert "missing: iou_head.4.bias" in capsys.readouterr().err
 
 
 def refused(tmp_path, sources, message, *, output="out", config=None):

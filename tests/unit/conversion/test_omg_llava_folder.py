@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from omg_cli.main import run
 from omgvision import OmgLlavaForConditionalGeneration, OmgLlavaProcessor
+from omgvision.conversion.checkpoint import BARE_TENSOR, read_shapes
 from omgvision.conversion.omg_llava_folder import convert_llava
 from tests.golden_llava import golden_llava, load, path, with_image_token
 
@@ -70,6 +71,31 @@ def test_in_the_shell(sources, tmp_path, capsys):
     assert run(["convert", *map(str, sources), str(out), "--config", str(config), "--merge-lora"]) == 0
     assert "0 missing, 0 unexpected" in capsys.readouterr().out
     assert (out / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["files", "key lists"])
+@pytest.mark.parametrize("merge", [True, False], ids=["merged", "adapter"])
+def test_a_dry_run_reports_the_same_and_writes_nothing(sources, tmp_path, capsys, merge, listed):
+    options = ["--merge-lora"] if merge else []
+    given = sources
+    if listed:
+        files = [*sources[:3], sources[3] / "model.safetensors"]
+        given = [tmp_path / f"{index}.json" for index in range(4)]
+        for source, target in zip(files, given, strict=True):
+            shapes = {key: list(tensor.shape) for key, tensor in read_shapes(source)[0].items()}
+            target.write_text(json.dumps(shapes.get(BARE_TENSOR, shapes)))
+        without_weights = shutil.copytree(sources[3], tmp_path / "tokenizer")
+        (without_weights / "model.safetensors").unlink()
+        given.append(without_weights)
+    before = sorted(tmp_path.rglob("*"))
+    out = tmp_path / "out"
+    assert run(["convert", *map(str, given), str(out), *options, "--dry-run"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert sorted(tmp_path.rglob("*")) == before
+    report = convert_llava(sources, out, merge_lora=merge)
+    assert said[0].startswith(f"{len(report.matched)} matched, 0 missing, 0 unexpected")
+    assert (f"would be written: {out / 'adapter/adapter_model.safetensors'}" in said) != merge
+    assert sum("OmgLlavaForConditionalGeneration" in line for line in said) == 1
 
 
 @pytest.mark.parametrize("absent", range(3))
