@@ -3,8 +3,9 @@
     python -m omgvision.evaluation.chat_numbers --data shared/data --weights FOLDER --out docs/results/llava_nano.json
 
 Questions are made of the annotations of val photographs, the same ones at every call. A conversation holds one
-question, so that no answer helps another. Trivial answers never look at a pixel; words are those that are right most
-often on these very questions, so that no constant answer could do better.
+question, so that no answer helps another. Trivial answers do not read the question: masks are the whole picture, an
+ellipse in its middle, or the largest object that the bundled segmenter finds, whichever is best; words are those that
+are right most often on these very questions, so that no constant answer could do better.
 """
 
 import argparse
@@ -28,16 +29,19 @@ from omgvision.data.datasets import CocoInstances, CocoPanoptic
 from omgvision.data.datasets.captions import read_captions
 from omgvision.data.mixture import SampleDataset
 from omgvision.data.sample import Sample
-from omgvision.evaluation.captions import Captions
+from omgvision.evaluation.caption_tools import ToolsMissing, check_tools, meteor, tokenise_without_java
+from omgvision.evaluation.captions import Captions, Meteor
 from omgvision.evaluation.card_numbers import training_of
-from omgvision.evaluation.click_iou import mask_iou
 from omgvision.evaluation.evaluate import picture
+from omgvision.evaluation.grounded_captions import GroundedCaptions
 from omgvision.evaluation.machine import machine
 from omgvision.evaluation.pope import ObjectProbing
 from omgvision.evaluation.referring import ReferringIoU
+from omgvision.hub import load
 from omgvision.llava import load_llava
 from omgvision.models.omg_llava.answers_omg_llava import parse_answer
 from omgvision.output_files import write_json
+from omgvision.run_lengths import RunLengthMask
 
 logger = logging.getLogger(__name__)
 
@@ -131,39 +135,70 @@ class Asked:
         return conversation.ask(made.turn.question, prompts=made.prompts, max_new_tokens=LONGEST_ANSWER)
 
 
-def measure(asked: Sequence[Question], answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def largest_objects(asked: Sequence[Question]) -> list[np.ndarray]:
+    """Bool [H, W] for each question: the largest object that `omg-seg-nano` finds in its picture; all of it if none."""
+    segmenter = load()
+    found: dict[int, np.ndarray] = {}
+    for question in asked:
+        sample = question.sample
+        if id(sample) not in found:
+            objects = segmenter.segment(picture(sample), task="instance")
+            largest = max(objects, key=lambda segment: segment.area, default=None)
+            found[id(sample)] = np.ones(sample.size, dtype=bool) if largest is None else largest.mask
+    return [found[id(question.sample)] for question in asked]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question, what was answered, and the largest object of the picture, bool [H, W]."""
+
+    question: Question
+    answer: Answer
+    largest: np.ndarray
+
+
+Pairs = Sequence[Pair]
+
+
+def measure(pairs: Pairs, *, meteor: Meteor | None = None) -> list[dict[str, Any]]:
     """A row for each metric of each kind of question: its value, that of the best trivial answer, and which that is."""
     rows = []
     for task in (*MASKED, *WORDED, *OTHERS):
-        pairs = [(one, answer) for one, answer in zip(asked, answers, strict=True) if one.task == task]
-        if not pairs:
+        chosen = [pair for pair in pairs if pair.question.task == task]
+        if not chosen:
             continue
         if task in MASKED:
-            found = masks_of(pairs)
+            found = masks_of(chosen)
         elif task in WORDED:
-            found = words_of(pairs)
+            found = words_of(chosen)
         elif task == "presence":
-            found = presence_of(pairs)
+            found = presence_of(chosen)
         elif task == "grounded_caption":
-            found = grounded_of(pairs)
+            found = grounded_of(chosen, meteor)
         else:
-            found = captions_of(pairs)
-        rows += [{"task": task, "what": TITLES[task], "questions": len(pairs), **row} for row in found]
+            found = captions_of(chosen)
+        rows += [{"task": task, "what": TITLES[task], "questions": len(chosen), **row} for row in found]
     return rows
 
 
-Pairs = Sequence[tuple[Question, Answer]]
+def trivial_masks(pair: Pair) -> dict[str, np.ndarray]:
+    shape = pair.largest.shape
+    return {
+        "the whole picture": np.ones(shape, dtype=bool),
+        "an ellipse in the middle": ellipse(shape),
+        "the largest object found": pair.largest,
+    }
 
 
 def masks_of(pairs: Pairs) -> list[dict[str, Any]]:
-    """IoU of the first mask of an answer; the trivial one is an ellipse or all of the picture, whichever is better."""
+    """IoU of the first mask of an answer, beside that of the best trivial one."""
     found = ReferringIoU("lisa")
-    trivial = {"the whole picture": ReferringIoU("lisa"), "an ellipse in the middle": ReferringIoU("lisa")}
-    for number, (question, answer) in enumerate(pairs):
-        truth = question.made.masks[0].numpy()
-        found.update(str(number), answer.masks[0] if answer.masks else None, truth)
-        trivial["the whole picture"].update(str(number), np.ones_like(truth), truth)
-        trivial["an ellipse in the middle"].update(str(number), ellipse(truth.shape), truth)
+    trivial = {name: ReferringIoU("lisa") for name in trivial_masks(pairs[0])}
+    for number, pair in enumerate(pairs):
+        truth = pair.question.made.masks[0].numpy()
+        found.update(str(number), pair.answer.masks[0] if pair.answer.masks else None, truth)
+        for name, mask in trivial_masks(pair).items():
+            trivial[name].update(str(number), mask, truth)
     values = {name: metric.compute() for name, metric in trivial.items()}
     rows = []
     for metric in ("cIoU", "gIoU"):
@@ -182,8 +217,8 @@ def ellipse(shape: Sequence[int]) -> np.ndarray:
 
 def words_of(pairs: Pairs) -> list[dict[str, Any]]:
     """How often an answer names what is right."""
-    right = [key_of(answer.text, question) for question, answer in pairs]
-    truth = [key_of(question.made.turn.answer, question) for question, _ in pairs]
+    right = [key_of(pair.answer.text, pair.question) for pair in pairs]
+    truth = [key_of(pair.question.made.turn.answer, pair.question) for pair in pairs]
     (constant, often), *_ = Counter(truth).most_common(1)
     accuracy = float(np.mean([one == other for one, other in zip(right, truth, strict=True)]))
     return [row("accuracy", accuracy, often / len(pairs), f"always “{constant}”")]
@@ -202,9 +237,9 @@ def key_of(text: str, question: Question) -> str:
 def presence_of(pairs: Pairs) -> list[dict[str, Any]]:
     """As POPE asks for objects; the trivial answer is yes or no, whichever is more often right."""
     found = ObjectProbing()
-    there = [question.made.turn.answer.startswith("Yes") for question, _ in pairs]
-    for number, ((_, answer), present) in enumerate(zip(pairs, there, strict=True)):
-        found.update(str(number), answer.text, present=present)
+    there = [pair.question.made.turn.answer.startswith("Yes") for pair in pairs]
+    for number, (pair, present) in enumerate(zip(pairs, there, strict=True)):
+        found.update(str(number), pair.answer.text, present=present)
     numbers, share = found.compute(), float(np.mean(there))
     return [
         row("accuracy", numbers["accuracy"], max(share, 1 - share), f"always “{'yes' if share >= 0.5 else 'no'}”"),
@@ -212,42 +247,54 @@ def presence_of(pairs: Pairs) -> list[dict[str, Any]]:
     ]
 
 
-def grounded_of(pairs: Pairs) -> list[dict[str, Any]]:
-    """Of captions with masks: mean IoU of masks paired with true ones, and the share of true phrases that are found.
+def grounded_of(pairs: Pairs, meteor: Meteor | None) -> list[dict[str, Any]]:
+    """Of captions with masks, as grounded conversation generation is measured; a phrase is right if its noun is.
 
-    A phrase is found if its mask has an IoU of half or more with the true one and its last word is the same. The
-    trivial answer is the whole picture, as what is named most often.
+    The trivial answer is a trivial mask as what is named most often.
     """
-    nouns = Counter(noun_of(phrase) for question, _ in pairs for phrase in phrases_of(question))
+    nouns = Counter(noun_of(phrase) for pair in pairs for phrase in phrases_of(pair.question))
     constant = nouns.most_common(1)[0][0]
-    scores: dict[str, list[tuple[float, float]]] = {"found": [], "trivial": []}
-    for question, answer in pairs:
-        truth = [mask.numpy() for mask in question.made.masks]
-        labels = [noun_of(phrase) for phrase in phrases_of(question)]
-        given = [(noun_of(phrase.text), phrase.mask) for phrase in answer.phrases]
-        scores["found"].append(grounded(given, truth, labels))
-        scores["trivial"].append(grounded([(constant, np.ones_like(truth[0]))], truth, labels))
-    means = {name: np.mean(values, axis=0) for name, values in scores.items()}
-    which = f"the whole picture as “{constant}”"
-    return [
-        row("mIoU", float(means["found"][0]), float(means["trivial"][0]), which),
-        row("recall", float(means["found"][1]), float(means["trivial"][1]), which),
-    ]
+    found = grounded_captions(pairs, meteor)
+    trivial = {f"{name} as “{constant}”": grounded_captions(pairs, meteor) for name in trivial_masks(pairs[0])}
+    for number, pair in enumerate(pairs):
+        truth = pair.question.made.turn.answer
+        told = {"references": [parse_answer(truth).text], "labels": phrases_of(pair.question)}
+        phrases = pair.answer.phrases
+        masks = [encoded(phrase.mask) for phrase in phrases]
+        found.update(str(number), pair.answer.text, [phrase.text for phrase in phrases], masks, **told)
+        for metric, mask in zip(trivial.values(), trivial_masks(pair).values(), strict=True):
+            metric.update(str(number), f"A {constant}.", [constant], [encoded(mask)], **told)
+    numbers = found.compute()
+    values = {name: metric.compute() for name, metric in trivial.items()}
+    rows = []
+    for metric in ("AP50", "mIoU", "Recall", "METEOR", "CIDEr"):
+        if metric in numbers:
+            best = max(values, key=lambda name: values[name][metric])
+            rows.append(row(metric, numbers[metric], values[best][metric], best))
+    return rows
 
 
-def grounded(
-    given: Sequence[tuple[str, np.ndarray]], truth: Sequence[np.ndarray], labels: Sequence[str]
-) -> tuple[float, float]:
-    """Mean IoU of masks and true ones, paired greedily, over the larger number of both; and recall."""
-    ious = np.array([[mask_iou(mask, true) for true in truth] for _, mask in given]).reshape(len(given), len(truth))
-    found = np.array([[name == label for label in labels] for name, _ in given]).reshape(ious.shape)
-    recall = float(((ious >= 0.5) & found).any(0).mean()) if len(given) else 0.0
-    total, left = 0.0, ious.copy()
-    while left.size and left.max() > 0:
-        one, other = np.unravel_index(left.argmax(), left.shape)
-        total += float(left[one, other])
-        left[one, :], left[:, other] = 0, 0
-    return total / max(len(given), len(truth)), recall
+def grounded_captions(pairs: Pairs, meteor: Meteor | None) -> GroundedCaptions:
+    """The metric for the true masks of these questions, which are numbered."""
+    images, annotations = [], []
+    for number, pair in enumerate(pairs):
+        height, width = pair.question.sample.size
+        images.append({"id": number, "height": height, "width": width})
+        for mask in pair.question.made.masks:
+            true = encoded(mask.numpy())
+            annotation = {"image_id": number, "category_id": 1, "iscrowd": 0, "segmentation": true}
+            annotations.append(annotation | {"id": len(annotations) + 1, "area": int(mask.sum()), "bbox": []})
+    masks = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "object"}]}
+    return GroundedCaptions(masks, tokenise_without_java, similarity=same_noun, meteor=meteor)
+
+
+def same_noun(first: str, second: str) -> float:
+    return float(noun_of(first) == noun_of(second))
+
+
+def encoded(mask: np.ndarray) -> dict[str, Any]:
+    """COCO's run lengths of a bool mask [H, W]."""
+    return RunLengthMask.encode(mask).to_coco()
 
 
 def phrases_of(question: Question) -> list[str]:
@@ -261,30 +308,33 @@ def noun_of(phrase: str) -> str:
 
 def captions_of(pairs: Pairs) -> list[dict[str, Any]]:
     """Against what people wrote; the trivial one is the sentence of them that is best for all pictures."""
-    found = Captions(plain_words)
-    for number, (question, answer) in enumerate(pairs):
-        found.update(str(number), answer.text, question.references)
+    found = Captions(tokenise_without_java)
+    for number, pair in enumerate(pairs):
+        found.update(str(number), pair.answer.text, pair.question.references)
     numbers = found.compute()
     best: dict[str, tuple[float, str]] = {}
-    for sentence in {question.references[0] for question, _ in pairs}:
-        constant = Captions(plain_words)
-        for number, (question, _) in enumerate(pairs):
-            others = [one for one in question.references if one != sentence]
-            constant.update(str(number), sentence, others or question.references)
+    for sentence in {pair.question.references[0] for pair in pairs}:
+        constant = Captions(tokenise_without_java)
+        for number, pair in enumerate(pairs):
+            others = [one for one in pair.question.references if one != sentence]
+            constant.update(str(number), sentence, others or pair.question.references)
         for metric, value in constant.compute().items():
-            if metric in ("CIDEr", "ROUGE_L"):
-                best[metric] = max(best.get(metric, (-1.0, "")), (value, sentence))
+            best[metric] = max(best.get(metric, (-1.0, "")), (value, sentence))
     return [row(metric, numbers[metric], *best[metric]) for metric in ("CIDEr", "ROUGE_L")]
-
-
-def plain_words(captions: Sequence[str]) -> list[str]:
-    """Words in lower case without punctuation. (The official tokeniser needs a Java runtime.)"""
-    return [" ".join(re.findall(r"[a-z0-9']+", caption.lower())) for caption in captions]
 
 
 def row(metric: str, value: float, trivial: float, trivial_is: str) -> dict[str, Any]:
     value = 0.0 if math.isnan(value) else value  # no answer had what is measured
     return {"metric": metric, "value": round(value, 4), "trivial": round(trivial, 4), "trivial_is": trivial_is}
+
+
+def meteor_where_java_is() -> Meteor | None:
+    try:
+        check_tools()
+    except ToolsMissing as error:
+        logger.warning("%s", error)
+        return None
+    return meteor
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -303,8 +353,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if number % 50 == 49:
             logger.info("%d of %d questions", number + 1, len(asked))
     files = {path.name: path.stat().st_size for path in sorted(options.weights.iterdir())}
+    pairs = [Pair(*each) for each in zip(asked, answers, largest_objects(asked), strict=True)]
     result = {
-        "rows": measure(asked, answers),
+        "rows": measure(pairs, meteor=meteor_where_java_is()),
         "parameters": sum(parameter.numel() for parameter in answerer.model.parameters()),
         "megabytes": round(sum(files.values()) / 1e6, 1),
         "training": None if options.run is None else training_of(options.run),

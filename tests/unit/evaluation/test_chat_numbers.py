@@ -11,7 +11,7 @@ import torch
 from omgvision.data.conversation_makers import Made
 from omgvision.data.conversations import Turn
 from omgvision.data.sample import Sample
-from omgvision.evaluation.chat_numbers import Question, ellipse, grounded, measure
+from omgvision.evaluation.chat_numbers import Pair, Question, ellipse, largest_objects, measure
 from omgvision.training.chat_card import card
 
 SIZE = (40, 60)
@@ -43,9 +43,13 @@ def said(text, *, masks=(), phrases=()) -> Any:
     return SimpleNamespace(text=text, tagged=text, masks=list(masks), phrases=list(phrases))
 
 
+LARGEST = np.zeros(SIZE, dtype=bool)
+LARGEST[5:25, 10:30] = True
+
+
 def values(question_answers):
-    questions, answers = zip(*question_answers, strict=True)
-    return {(row["task"], row["metric"]): row for row in measure(questions, answers)}
+    pairs = [Pair(question, answer, LARGEST) for question, answer in question_answers]
+    return {(row["task"], row["metric"]): row for row in measure(pairs)}
 
 
 def test_masks():
@@ -54,14 +58,24 @@ def test_masks():
     assert rows["referring", "gIoU"]["value"] == 0.5  # no mask counts as a wrong one
     assert rows["referring", "cIoU"]["value"] == 1.0
     assert rows["referring", "answers with a mask"]["value"] == 0.5
-    trivial = rows["referring", "gIoU"]
-    covered = {name: (MASK.numpy() & mask).sum() / (MASK.numpy() | mask).sum() for name, mask in both().items()}
-    assert trivial["trivial"] == pytest.approx(max(covered.values()), abs=1e-4)
-    assert trivial["trivial_is"] == max(covered, key=lambda name: covered[name])
+    covered = {name: (MASK.numpy() & mask).sum() / (MASK.numpy() | mask).sum() for name, mask in trivial().items()}
+    assert rows["referring", "gIoU"]["trivial"] == pytest.approx(max(covered.values()), abs=1e-4)
+    assert rows["referring", "gIoU"]["trivial_is"] == "the largest object found"
 
 
-def both():
-    return {"the whole picture": np.ones(SIZE, dtype=bool), "an ellipse in the middle": ellipse(SIZE)}
+def trivial():
+    return {
+        "the whole picture": np.ones(SIZE, dtype=bool),
+        "an ellipse in the middle": ellipse(SIZE),
+        "the largest object found": LARGEST,
+    }
+
+
+def test_the_largest_object_is_what_the_bundled_segmenter_finds():
+    sample_, number = asked("referring", "", masks=[MASK]), asked("count", "One.")
+    found = largest_objects([sample_, number])
+    assert [mask.shape for mask in found] == [SIZE, SIZE]
+    assert all(mask.dtype == bool and mask.any() for mask in found)
 
 
 def test_words():
@@ -84,12 +98,21 @@ def test_words():
 
 
 def test_captions_with_masks():
-    truth = asked("grounded_caption", "<p> Two dogs </p> [SEG] and <p> a cat </p> [SEG].", masks=[MASK, ~MASK])
+    text = "<p> Two dogs </p> [SEG] and <p> a cat </p> [SEG]."
+    truth = asked("grounded_caption", text, masks=[MASK, ~MASK])
     phrases = [SimpleNamespace(text="a dog", mask=MASK.numpy()), SimpleNamespace(text="a car", mask=~MASK.numpy())]
     rows = values([(truth, said("A dog and a car.", phrases=phrases))])
+    assert rows["grounded_caption", "AP50"]["value"] == 1.0
     assert rows["grounded_caption", "mIoU"]["value"] == 1.0
-    assert rows["grounded_caption", "recall"]["value"] == 0.5
-    assert grounded([], [MASK.numpy()], ["dog"]) == (0.0, 0.0)
+    assert rows["grounded_caption", "Recall"]["value"] == 0.5
+    right = [SimpleNamespace(text="the dogs", mask=MASK.numpy()), SimpleNamespace(text="cat", mask=~MASK.numpy())]
+    rows = values([(truth, said("Two dogs and a cat.", phrases=right))])
+    assert rows["grounded_caption", "Recall"]["value"] == 1.0
+    assert rows["grounded_caption", "CIDEr"]["value"] >= rows["grounded_caption", "CIDEr"]["trivial"]
+    assert rows["grounded_caption", "mIoU"]["trivial"] < 1.0
+    assert rows["grounded_caption", "mIoU"]["trivial_is"].endswith("as “dog”")
+    rows = values([(truth, said("Nothing.", phrases=[]))])
+    assert rows["grounded_caption", "mIoU"]["value"] == 0.0
 
 
 def test_captions_of_people():
@@ -102,7 +125,7 @@ def test_captions_of_people():
 def test_the_card_has_every_number():
     questions = [asked("count", "Two."), asked("region", "A dog.")]
     results = {
-        "rows": measure(questions, [said("Two."), said("A cat.")]),
+        "rows": measure([Pair(questions[0], said("Two."), LARGEST), Pair(questions[1], said("A cat."), LARGEST)]),
         "parameters": 123_000_000,
         "megabytes": 95.1,
         "training": {"steps": 600, "minutes": 90},
