@@ -262,8 +262,8 @@ def grounded_of(pairs: Pairs, meteor: Meteor | None) -> list[dict[str, Any]]:
         phrases = pair.answer.phrases
         masks = [encoded(phrase.mask) for phrase in phrases]
         found.update(str(number), pair.answer.text, [phrase.text for phrase in phrases], masks, **told)
-        for metric, mask in zip(trivial.values(), trivial_masks(pair).values(), strict=True):
-            metric.update(str(number), f"A {constant}.", [constant], [encoded(mask)], **told)
+        for constant_metric, mask in zip(trivial.values(), trivial_masks(pair).values(), strict=True):
+            constant_metric.update(str(number), f"A {constant}.", [constant], [encoded(mask)], **told)
     numbers = found.compute()
     values = {name: metric.compute() for name, metric in trivial.items()}
     rows = []
