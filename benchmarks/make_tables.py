@@ -181,11 +181,12 @@ def video(report: dict[str, Any]) -> str:
         parts.append(_table(["after frame", "resident MiB", "milliseconds a frame"], rows))
         parts.append(
             f"Memory at the end is {stream['memory: last over first']:.3f} times that after the first "
-            f"{stream['block']:,} frames, time a frame {stream['time: last over first']:.2f} times. Of the "
-            f"{found['objects_throughout']:.0f} objects that are always to be seen the id changed "
-            f"{found['switches_throughout']:.0f} times; of all {found['objects']:.0f}, which leave, return and pass "
-            f"behind one another, {found['switches']:.0f} times. Objects are followed in "
-            f"{100 * found['followed']:.0f} % of the frames in which they are seen."
+            f"{stream['block']:,} frames, time a frame {stream['time: last over first']:.2f} times. The "
+            f"{found['objects_throughout']:.0f} objects that are always to be seen are found in "
+            f"{100 * found['followed_throughout']:.1f} % of the frames (`everything`, IoU over 0.5), their id changed "
+            f"{found['switches_throughout']:.0f} times; all {found['objects']:.0f}, which leave, return and pass "
+            f"behind one another, are found in {100 * found['followed']:.1f} % of those in which they are seen, with "
+            f"{found['switches']:.0f} changes."
         )
     if "speed" in report:
         rows = [
@@ -201,27 +202,31 @@ def video(report: dict[str, Any]) -> str:
         rows = []
         for size, by_path in report["stages"].items():
             for path, median in by_path.items():
-                title = names.get(path, f"{path} frames, the model alone")
+                title = names.get(path, f"{path} frames")
                 cells = [f"{1000 * median[stage]:.1f}" for stage in stages]
-                rows.append([f"{size.replace('x', '×')}: {title}", *cells])
+                ratios = [f"{median[f'{stage}: over segment']:.2f}×" for stage in ("mask decoder", "whole")]
+                rows.append([f"{size.replace('x', '×')}: {title}", *cells, *ratios])
         parts.append("**Milliseconds a frame, stage by stage**")
-        parts.append(_table(["", *stages], rows))
+        parts.append(_table(["", *stages, "mask decoder over a picture's", "whole over a picture's"], rows))
     machine = report["machine"]
     parts.append(
         f"Bundled weights, {machine['cpu']}, {machine['threads']} threads, float32, torch {machine['torch']}; "
-        f"rendered videos, panoptic, by `{report['command']}`."
+        f"rendered videos, panoptic where nothing else is said, by `{report['command']}`."
     )
     return "\n\n".join(parts)
 
 
 def video_quality(report: dict[str, Any]) -> str:
-    """Held-out numbers on videos beside the same weights on every frame by itself."""
+    """Held-out numbers on videos beside the same weights on every frame by itself, some also in small clips."""
     rows = []
     for row in report["rows"]:
-        values = [row["tracked"], row["per_frame"]]
+        values = [row[who] for who in ("tracked", "clips", "per_frame") if who in row]
         cells = [f"{value:.0f}" if row["is_count"] else f"{100 * value:.1f}" for value in values]
+        if "clips" not in row:
+            cells.insert(1, "")
         rows.append([row["metric"], f"{row['data']}: {row['videos']} videos, {row['frames']:,} frames", *cells])
-    table = _table(["in percent, or how many", "held-out data", "tracked", "frame by frame"], rows)
+    columns = ("tracked", f"in clips of {report['clip_frames']}", "frame by frame")
+    table = _table(["in percent, or how many", "held-out data", *columns], rows)
     return f"{table}\n\n{report['note']}"
 
 

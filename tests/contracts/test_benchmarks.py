@@ -86,18 +86,21 @@ def test_the_video_benchmark_runs_and_its_table_is_made(tmp_path: Path) -> None:
     assert list(report["stream"]["resident_bytes"]) == ["2", "4", "6"]
     table = make_tables.video(report)
     assert "A stream of 6 frames of 96×64" in table
-    assert "96×64: clip of 2 frames, the model alone" in table
+    assert "96×64: clip of 2 frames |" in table
+    assert report["stages"]["96x64"]["segment"]["whole: over segment"] == 1
+    assert {"followed_throughout", "switches_throughout"} <= set(report["stream"]["identities"])
 
 
 def test_numbers_on_videos_become_a_table() -> None:
     row = {"data": "rendered", "videos": 24, "frames": 1768}
     rows = [
-        {**row, "metric": "VPQ", "is_count": False, "tracked": 0.5, "per_frame": 0.25},
+        {**row, "metric": "VPQ", "is_count": False, "tracked": 0.5, "clips": 0.4, "per_frame": 0.25},
         {**row, "metric": "identity switches", "is_count": True, "tracked": 3.0, "per_frame": 12.0},
     ]
-    table = make_tables.video_quality({"rows": rows, "note": "Held out."})
-    assert "| VPQ | rendered: 24 videos, 1,768 frames | 50.0 | 25.0 |" in table
-    assert "| identity switches | rendered: 24 videos, 1,768 frames | 3 | 12 |" in table
+    table = make_tables.video_quality({"rows": rows, "note": "Held out.", "clip_frames": 4})
+    assert "| held-out data | tracked | in clips of 4 | frame by frame |" in table
+    assert "| VPQ | rendered: 24 videos, 1,768 frames | 50.0 | 40.0 | 25.0 |" in table
+    assert "| identity switches | rendered: 24 videos, 1,768 frames | 3 |  | 12 |" in table
     assert table.endswith("Held out.")
 
 

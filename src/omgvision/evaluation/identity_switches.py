@@ -1,8 +1,8 @@
 """How often the identity that a tracker gives to an object changes: the switches of CLEAR MOT (Bernardin et al. 2008).
 
-In every frame, a true object is followed by the predicted segment of its category with which it has an IoU over one
-half (there is at most one). A switch is a frame where that segment's id differs from the one that followed it last,
-however long ago.
+In every frame, a true object is followed by the predicted countable segment with which it has an IoU over one half
+(there is at most one), whatever class that is said to be: a wrong word is no lost identity. A switch is a frame where
+that segment's id differs from the one that followed it last, however long ago.
 
 Letters: H×W pixels.
 """
@@ -59,7 +59,7 @@ class IdentitySwitches(PerSample[FollowedObjects]):
         length = 0
         for prediction, target in frames:
             length += 1
-            followers = _followers(prediction, target)
+            followers = self._followers(prediction, target)
             for identity, label in target.segments.items():
                 if label.is_crowd or not self.things[label.category]:
                     continue
@@ -72,38 +72,37 @@ class IdentitySwitches(PerSample[FollowedObjects]):
         self.add(video_id, FollowedObjects(tuple(found.values()), length))
 
     def compute(self) -> dict[str, float]:
-        """Counts, but for the last.
+        """Counts of switches and of objects, and shares of frames.
 
-        `switches` of `objects` objects; `switches_throughout` of those (`objects_throughout`) that are seen in every
-        frame of their video; `followed`, the share of the frames in which an object is seen that it is followed.
+        `switches` of `objects` objects; `followed`, the share of the frames in which an object is seen that it is
+        followed: what nobody follows never switches. The same three with `_throughout` of those that are seen in every
+        frame of their video.
         """
         videos = self.ordered()
         objects = [one for video in videos for one in video.objects]
         throughout = [one for video in videos for one in video.objects if one.seen == video.frames]
-        seen = sum(one.seen for one in objects)
-        return {
-            "switches": float(sum(one.switches for one in objects)),
-            "objects": float(len(objects)),
-            "switches_throughout": float(sum(one.switches for one in throughout)),
-            "objects_throughout": float(len(throughout)),
-            "followed": sum(one.followed for one in objects) / seen if seen else float("nan"),
-        }
+        numbers: dict[str, float] = {}
+        for suffix, group in (("", objects), ("_throughout", throughout)):
+            seen = sum(one.seen for one in group)
+            numbers[f"switches{suffix}"] = float(sum(one.switches for one in group))
+            numbers[f"objects{suffix}"] = float(len(group))
+            numbers[f"followed{suffix}"] = sum(one.followed for one in group) / seen if seen else float("nan")
+        return numbers
 
-
-def _followers(prediction: PanopticFrame, target: PanopticFrame) -> dict[int, int]:
-    """True id → predicted id of an IoU over one half and the same category; void takes no part in the union."""
-    truths, guesses, pixels = (values.tolist() for values in overlaps(target.ids, prediction.ids))
-    areas: dict[int, int] = {}
-    guessed: dict[int, int] = {}
-    for truth, guess, count in zip(truths, guesses, pixels, strict=True):
-        areas[truth] = areas.get(truth, 0) + count
-        if truth != VOID:
-            guessed[guess] = guessed.get(guess, 0) + count
-    followers = {}
-    for truth, guess, shared in zip(truths, guesses, pixels, strict=True):
-        if truth not in target.segments or guess not in prediction.segments:
-            continue
-        same = target.segments[truth].category == prediction.segments[guess].category
-        if same and shared > 0.5 * (areas[truth] + guessed[guess] - shared):
-            followers[truth] = guess
-    return followers
+    def _followers(self, prediction: PanopticFrame, target: PanopticFrame) -> dict[int, int]:
+        """True id → id of the countable prediction of an IoU over one half; void takes no part in the union."""
+        truths, guesses, pixels = (values.tolist() for values in overlaps(target.ids, prediction.ids))
+        areas: dict[int, int] = {}
+        guessed: dict[int, int] = {}
+        for truth, guess, count in zip(truths, guesses, pixels, strict=True):
+            areas[truth] = areas.get(truth, 0) + count
+            if truth != VOID:
+                guessed[guess] = guessed.get(guess, 0) + count
+        followers = {}
+        for truth, guess, shared in zip(truths, guesses, pixels, strict=True):
+            label = prediction.segments.get(guess)
+            if truth not in target.segments or label is None or not self.things[label.category]:
+                continue
+            if shared > 0.5 * (areas[truth] + guessed[guess] - shared):
+                followers[truth] = guess
+        return followers

@@ -37,13 +37,15 @@ class VideoSegmenter(Protocol):
 
 
 class TrackingSegmenter:
-    """`Predictor.track`, frame by frame as it comes."""
+    """`Predictor.track`, frame by frame as it comes or in small clips."""
 
-    def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
+    def __init__(self, predictor: Predictor, *, clip_frames: int = 1) -> None:
+        self.predictor, self.clip_frames = predictor, clip_frames
 
     def segment(self, frames: Iterable[Image.Image], *, task: VideoTask, words: Words) -> Iterator[Result]:
-        return self.predictor.track(frames, task=task, classes=words.classes, things=words.things)
+        return self.predictor.track(
+            frames, task=task, classes=words.classes, things=words.things, clip_frames=self.clip_frames
+        )
 
     def follow(self, frames: Iterable[Image.Image], *, first: np.ndarray) -> Iterator[np.ndarray]:
         masks = [first == number for number in range(1, int(first.max(initial=0)) + 1)]

@@ -32,17 +32,24 @@ def test_switches_are_counted_and_survive_gaps() -> None:
     assert metric.compute() == {
         "switches": 3,
         "objects": 2,
+        "followed": pytest.approx(9 / 10),
         "switches_throughout": 3,
         "objects_throughout": 2,
-        "followed": pytest.approx(9 / 10),
+        "followed_throughout": pytest.approx(9 / 10),
     }
 
 
-def test_stuff_crowds_other_categories_and_small_overlaps_do_not_follow() -> None:
+def test_a_wrong_class_follows_all_the_same() -> None:
+    metric = IdentitySwitches(THINGS)
+    metric.update("v", [(frame((4, guess)), frame((1, 0))) for guess in (0, 1, 0)])
+    assert (metric.compute()["followed"], metric.compute()["switches"]) == (1, 0)
+
+
+def test_stuff_crowds_and_small_overlaps_do_not_follow() -> None:
     truth = frame((1, 0), (2, 2), (3, 0))
     crowd = PanopticFrame(truth.ids, {**truth.segments, 3: SegmentLabel(0, is_crowd=True)})
     metric = IdentitySwitches(THINGS)
-    metric.update("v", [(frame((4, 1), (5, 2), (6, 0)), crowd), (frame((5, 1), (9, 2), (7, 0)), crowd)])
+    metric.update("v", [(frame((4, 2), (5, 2), (6, 0)), crowd), (frame((5, 2), (9, 2), (7, 0)), crowd)])
     assert metric.compute()["objects"] == 1
     assert metric.compute()["followed"] == 0
     assert metric.compute()["switches"] == 0
@@ -71,4 +78,5 @@ def test_objects_that_are_not_seen_in_every_frame_are_told_apart_and_merging_add
     numbers = first.compute()
     assert (numbers["switches"], numbers["objects"]) == (1, 3)
     assert (numbers["switches_throughout"], numbers["objects_throughout"]) == (1, 1)
+    assert (numbers["followed"], numbers["followed_throughout"]) == (3 / 4, 1)
     assert np.isnan(IdentitySwitches(THINGS).compute()["followed"])

@@ -147,12 +147,12 @@ def test_the_report_has_a_row_for_each_number_and_steps_can_be_made_again(
 ) -> None:
     rows = [("VPQ", "VPQ", False), ("identity switches", "switches", True)]
     every = {
-        "rendered": video_benchmarks.Step(GIVEN, panoptic, rows),
+        "rendered": video_benchmarks.Step(GIVEN, panoptic, rows, in_clips=True),
         "objects": video_benchmarks.Step(GIVEN, objects, [("J", "J", False)]),
     }
     monkeypatch.setattr(video_benchmarks, "steps", lambda data: every)
     monkeypatch.setattr(video_benchmarks, "load", lambda weights: None)
-    monkeypatch.setattr(video_benchmarks, "TrackingSegmenter", lambda predictor: Oracle())
+    monkeypatch.setattr(video_benchmarks, "TrackingSegmenter", lambda predictor, clip_frames=1: Oracle())
     monkeypatch.setattr(video_benchmarks, "PerFrameSegmenter", lambda predictor: Oracle(forget=True, hide=True))
     out = tmp_path / "results" / "video.json"
 
@@ -170,6 +170,7 @@ def test_the_report_has_a_row_for_each_number_and_steps_can_be_made_again(
     assert second["tracked"] == 0
     assert second["per_frame"] > 0
     assert third["tracked"] > third["per_frame"]
+    assert "clips" in first and "clips" not in third
     assert run()["rows"] == made["rows"]
     assert [path.name for path in out.parent.iterdir()] == ["video.json"]
     with pytest.raises(SystemExit):

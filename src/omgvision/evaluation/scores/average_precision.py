@@ -95,13 +95,15 @@ def _judge(
     predictions: Path,
 ) -> dict[tuple[int, int], Judged]:
     """The image's record. True masks that do not decode are refused: to pycocotools they would be some others."""
-    name = str(image.entry["id"])
-    with complete(ground_truth):
-        try:
-            compressed_all([one["segmentation"] for one in image.objects if kind == "segm"], size=image.size)
-        except ValueError as error:
-            raise ValueError(f"{error} (image {name})") from None
-    truth = {"images": [image.entry], "annotations": image.objects, "categories": categories}
+    name, objects = str(image.entry["id"]), image.objects
+    if kind == "segm":
+        with complete(ground_truth):
+            try:
+                masks = compressed_all([one["segmentation"] for one in objects], size=image.size)
+            except ValueError as error:
+                raise ValueError(f"{error} (image {name})") from None
+        objects = [{**one, "segmentation": mask} for one, mask in zip(objects, masks, strict=True)]
+    truth = {"images": [image.entry], "annotations": objects, "categories": categories}
     metric = AveragePrecision(truth, kind=kind, by_category=by_category)
     with complete(predictions):
         metric.update(name, image.detections)
