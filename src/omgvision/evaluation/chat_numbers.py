@@ -12,6 +12,7 @@ import argparse
 import logging
 import math
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from omgvision.answer import Answer
+from omgvision.answer import Answer, GroundedPhrase
 from omgvision.chat import Conversation
 from omgvision.data.conversation_makers import MAKERS, Made, Scene
 from omgvision.data.conversation_words import CAPTION_QUESTIONS
@@ -37,6 +38,7 @@ from omgvision.evaluation.grounded_captions import GroundedCaptions
 from omgvision.evaluation.machine import machine
 from omgvision.evaluation.pope import ObjectProbing
 from omgvision.evaluation.referring import ReferringIoU
+from omgvision.evaluation.runner.journal import Journal
 from omgvision.hub import load
 from omgvision.llava import load_llava
 from omgvision.models.omg_llava.answers_omg_llava import parse_answer
@@ -133,6 +135,33 @@ class Asked:
         conversation.reset()
         made = question.made
         return conversation.ask(made.turn.question, prompts=made.prompts, max_new_tokens=LONGEST_ANSWER)
+
+
+def answers_of(answerer: Answerer, asked: Sequence[Question], journal: Journal, *, weights: str) -> list[Answer]:
+    """The answers, each written as it comes: a call that was interrupted is gone on with.
+
+    Args:
+        weights: what tells them from others; answers of others are not taken.
+    """
+    answers = []
+    for number, question in enumerate(asked):
+        name = f"{weights}, {number}: {question.made.turn.question}"
+        if name not in journal:
+            answer = answerer(question)
+            journal.append(name, {**answer.to_dict(), "tagged": answer.tagged}, None)
+        answers.append(_read(journal[name]))
+        if number % 50 == 49:
+            logger.info("%d of %d questions", number + 1, len(asked))
+    return answers
+
+
+def _read(record: Mapping[str, Any]) -> Answer:
+    phrases = []
+    for phrase in record["phrases"]:
+        (height, width), counts = phrase["mask"]["size"], phrase["mask"]["counts"].encode()
+        mask = RunLengthMask(height, width, counts).decode()
+        phrases.append(GroundedPhrase(phrase["text"], phrase["start"], phrase["end"], mask, phrase["score"]))
+    return Answer(record["text"], record["tagged"], phrases, record["complete"])
 
 
 def largest_objects(asked: Sequence[Question]) -> list[np.ndarray]:
@@ -268,8 +297,8 @@ def grounded_of(pairs: Pairs, meteor: Meteor | None) -> list[dict[str, Any]]:
     values = {name: metric.compute() for name, metric in trivial.items()}
     rows = []
     for metric in ("AP50", "mIoU", "Recall", "METEOR", "CIDEr"):
-        if metric in numbers:
-            best = max(values, key=lambda name: values[name][metric])
+        best = max(values, key=lambda name: values[name][metric])
+        if not math.isnan(values[best][metric]):  # METEOR where there is no Java
             rows.append(row(metric, numbers[metric], values[best][metric], best))
     return rows
 
@@ -343,22 +372,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, required=True, help="folder of the model")
     parser.add_argument("--run", type=Path, help="folder of its training run, for steps and minutes")
     parser.add_argument("--limit", type=int, help="at most so many photographs of each annotation")
-    parser.add_argument("--out", type=Path, required=True, help="result file")
+    parser.add_argument("--out", type=Path, required=True, help="result file; answers so far are beside it")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO)
     asked, answerer = questions(options.data, limit=options.limit), Asked(options.weights)
-    answers = []
-    for number, question in enumerate(asked):
-        answers.append(answerer(question))
-        if number % 50 == 49:
-            logger.info("%d of %d questions", number + 1, len(asked))
-    files = {path.name: path.stat().st_size for path in sorted(options.weights.iterdir())}
-    pairs = [Pair(*each) for each in zip(asked, answers, largest_objects(asked), strict=True)]
+    # What takes long comes last, so that nothing else can fail after it but the metrics.
+    training = None if options.run is None else training_of(options.run)
+    largest, scorer = largest_objects(asked), meteor_where_java_is()
+    files = {path.name: path.stat() for path in sorted(options.weights.iterdir())}
+    weights = max(str(file.st_mtime_ns) for name, file in files.items() if name.endswith(".safetensors"))
+    journal = Journal(options.out.with_suffix(".answers"), writer="answers")
+    answers = answers_of(answerer, asked, journal, weights=weights)
+    pairs = [Pair(*each) for each in zip(asked, answers, largest, strict=True)]
     result = {
-        "rows": measure(pairs, meteor=meteor_where_java_is()),
+        "rows": measure(pairs, meteor=scorer),
         "parameters": sum(parameter.numel() for parameter in answerer.model.parameters()),
-        "megabytes": round(sum(files.values()) / 1e6, 1),
-        "training": None if options.run is None else training_of(options.run),
+        "megabytes": round(sum(file.st_size for file in files.values()) / 1e6, 1),
+        "training": training,
         "machine": machine(),
         "examples": [
             {
@@ -371,6 +401,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ],
     }
     write_json(options.out, result)
+    shutil.rmtree(journal.folder)
 
 
 if __name__ == "__main__":

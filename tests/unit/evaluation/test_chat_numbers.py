@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from omgvision.answer import Answer, GroundedPhrase
 from omgvision.data.conversation_makers import Made
 from omgvision.data.conversations import Turn
 from omgvision.data.sample import Sample
-from omgvision.evaluation.chat_numbers import Pair, Question, ellipse, largest_objects, measure
+from omgvision.evaluation.chat_numbers import Pair, Question, answers_of, ellipse, largest_objects, measure
+from omgvision.evaluation.runner.journal import Journal
 from omgvision.training.chat_card import card
 
 SIZE = (40, 60)
@@ -113,6 +115,34 @@ def test_captions_with_masks():
     assert rows["grounded_caption", "mIoU"]["trivial_is"].endswith("as “dog”")
     rows = values([(truth, said("Nothing.", phrases=[]))])
     assert rows["grounded_caption", "mIoU"]["value"] == 0.0
+    assert ("grounded_caption", "METEOR") not in rows  # nobody measured it
+
+
+def test_answers_are_written_as_they_come_and_not_asked_for_again(tmp_path):
+    heard: list[str] = []
+
+    def answer(question: Question) -> Answer:
+        if len(heard) == 2:
+            raise KeyboardInterrupt
+        heard.append(question.task)
+        phrases = [GroundedPhrase("dog", 2, 5, MASK.numpy(), 0.75)] if question.task == "referring" else []
+        return Answer("A dog.", "<p> A dog </p> [SEG].", phrases, True)
+
+    questions = [asked(task, "A dog.") for task in ("region", "referring", "count")]
+
+    def call(weights: str) -> list[Answer]:
+        return answers_of(answer, questions, Journal(tmp_path, writer="answers"), weights=weights)
+
+    with pytest.raises(KeyboardInterrupt):
+        call("a")
+    heard.clear()
+    given = call("a")
+    assert heard == ["count"]
+    assert [one.tagged for one in given] == ["<p> A dog </p> [SEG]."] * 3
+    assert [len(one.masks) for one in given] == [0, 1, 0]
+    assert np.array_equal(given[1].masks[0], MASK.numpy())
+    with pytest.raises(KeyboardInterrupt):
+        call("b")  # other weights answer for themselves
 
 
 def test_captions_of_people():
