@@ -117,7 +117,9 @@ def compare(metric: str, ours: Callable[[], Numbers], theirs: Callable[[], Numbe
             seconds[run].append(time.process_time() - started)
     for name, value in found[theirs].items():
         mine = found[ours][name]
-        assert abs(mine - value) < 1e-9 or mine != mine, f"{metric} {name}: {mine} here, {value} officially"
+        assert np.isclose(mine, value, rtol=0, atol=1e-9, equal_nan=True), (
+            f"{metric} {name}: {mine}, officially {value}"
+        )
     best, official = min(seconds[ours]), min(seconds[theirs])
     return {
         "metric": metric,
