@@ -266,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="What a conversation costs.")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; measures nothing")
     parser.add_argument("--model", help="a folder of OMG-LLaVA instead of random weights")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "chat.json")
+    parser.add_argument("--output", type=Path, help="JSON file; benchmarks/results/chat.json unless --quick")
     options = parser.parse_args(arguments)
     setup = quick_setup() if options.quick else Setup()
     model, processor = build(setup) if options.model is None else load_llava(options.model)
@@ -281,7 +281,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "tokens": setup.tokens,
         **measure(setup, model, processor),
     }
-    write_json(options.output, report)
+    output = options.output or (None if options.quick else HERE / "results" / "chat.json")
+    if output is not None:
+        write_json(output, report)
     print(make_tables.chat(report))
     return 0
 

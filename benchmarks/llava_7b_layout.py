@@ -165,7 +165,7 @@ def measure(setup: Setup, folder: Path) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Files of the published 7B shapes, converted, loaded and asked.")
     parser.add_argument("--quick", action="store_true", help="a small language model and pictures: shows that it runs")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "llava_7b_layout.json")
+    parser.add_argument("--output", type=Path, help="JSON file; benchmarks/results/llava_7b_layout.json unless --quick")
     options = parser.parse_args(arguments)
     setup = quick_setup() if options.quick else Setup()
     with tempfile.TemporaryDirectory() as folder:
@@ -177,7 +177,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **asdict(setup),
         **found,
     }
-    write_json(options.output, report)
+    output = options.output or (None if options.quick else HERE / "results" / "llava_7b_layout.json")
+    if output is not None:
+        write_json(output, report)
     print(json.dumps(found, indent=2))
     return 0
 

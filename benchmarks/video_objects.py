@@ -15,7 +15,7 @@ Every frame is encoded once, and each method goes on from the same features:
 
 Numbers are those of `omg score davis`, semi-supervised: the first and the last frame do not count.
 
-    python -m benchmarks.video_objects --data ../shared/data/davis2016_mini           # val; five minutes of a core
+    python -m benchmarks.video_objects --data ../shared/data/davis2016_mini           # val; ten minutes of a core
     python -m benchmarks.video_objects --data … --split train --every 2 --videos 6    # what constants were chosen on
     python -m benchmarks.video_objects --data … --sheets out/                         # and pictures to look at
 """
@@ -362,8 +362,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.sheets.mkdir(parents=True, exist_ok=True)
             save_sheet(video, found, options.sheets / f"{video.name}.png")
     report = {
-        "data": f"DAVIS 2016 {options.split}, {len(videos)} videos of 384×216, {frames} frames (every "
-        f"{2 * options.every}th of the originals)",
+        "data": f"DAVIS 2016 {options.split}, {len(videos)} videos of 384×216, {frames} frames (one in "
+        f"{2 * options.every} of the originals)",
         "weights": predictor.name,
         "numbers": {name: metric.compute() for name, metric in quality.items()},
         "videos": {

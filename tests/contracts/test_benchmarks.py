@@ -91,6 +91,18 @@ def test_the_video_benchmark_runs_and_its_table_is_made(tmp_path: Path) -> None:
     assert {"followed_throughout", "switches_throughout"} <= set(report["stream"]["identities"])
 
 
+def test_the_measured_stream_keeps_its_memory_and_its_pace() -> None:
+    path = ROOT / "benchmarks" / "results" / "video.json"
+    if not path.exists():
+        pytest.skip("not measured yet")
+    stream = json.loads(path.read_text(encoding="utf-8"))["stream"]
+    assert (stream["block"], stream["frames"]) == (1000, 10_000)
+    assert stream["memory: last over first"] <= 1.02
+    assert stream["time: last over first"] <= 1.1
+    # What nobody follows keeps its id for nothing.
+    assert stream["identities"]["followed_throughout"] > 0.5
+
+
 def test_numbers_on_videos_become_a_table() -> None:
     row = {"data": "rendered", "videos": 24, "frames": 1768}
     rows = [
