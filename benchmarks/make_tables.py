@@ -139,6 +139,16 @@ def nano(report: dict[str, Any]) -> str:
     return f"{table}\n\n{report['note']}"
 
 
+def chat_nano(report: dict[str, Any]) -> str:
+    """Answers of the bundled chat weights about held-out photographs, beside the best trivial ones."""
+    rows = [
+        [row["what"], f"{row['questions']}", row["metric"], f"{row['value']:.3f}", f"{row['trivial']:.3f}"]
+        + [row["trivial_is"]]
+        for row in report["rows"]
+    ]
+    return _table(["asked", "questions", "metric", "omg-llava-nano", "best trivial answer", "that answer"], rows)
+
+
 def finetuning(report: dict[str, Any]) -> str:
     """Held-out numbers before and after fine-tuning, one row a way to do it."""
     metrics = ("AP", "AP50", "PQ", "SQ", "RQ")
@@ -300,6 +310,7 @@ SOURCES: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
     "video-objects": (ROOT / "benchmarks" / "results" / "video_objects.json", video_objects),
     "chat": (ROOT / "benchmarks" / "results" / "chat.json", chat),
     "nano": (ROOT / "docs" / "results" / "nano.json", nano),
+    "chat-nano": (ROOT / "docs" / "results" / "llava_nano.json", chat_nano),
     "evaluation": (ROOT / "docs" / "results" / "evaluation.json", evaluation),
     "finetuning": (ROOT / "benchmarks" / "results" / "finetuning.json", finetuning),
 }

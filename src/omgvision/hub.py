@@ -173,9 +173,9 @@ def bundled_entries() -> list[Published]:
         entries.append(
             Published(
                 repository=BUNDLED_CHAT,
-                file="model.safetensors",
+                file="model.packed.safetensors",
                 size=_bundled_size(BUNDLED_CHAT),
-                licence="CC BY-NC-SA 4.0",
+                licence="CC BY-NC-SA 4.0; its language model Apache-2.0",
                 summary="talks about what the former segments: a demonstration of omg chat",
             )
         )

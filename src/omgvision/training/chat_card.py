@@ -38,8 +38,8 @@ Seen in training: the train parts of coco_mini (281 photographs with objects, 70
 {table}
 
 Answers to questions made of the annotations of val photographs of coco_mini, written by the model itself, one question
-a conversation. A trivial answer does not read the question: its mask is the best of the whole picture, an ellipse in the
-middle and the largest object that omg-seg-nano finds; its words are those that are right most often on these very
+a conversation. A trivial answer does not read the question: its mask is the best of the whole picture, an ellipse in
+the middle and the largest object that omg-seg-nano finds; its words are those that are right most often on these very
 questions. Captions with masks are measured as in GLaMM, but that a phrase is right if its noun is (the original asks
 BERT).
 

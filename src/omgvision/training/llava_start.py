@@ -79,10 +79,11 @@ def joined_model(
     if not isinstance(head, nn.Linear):
         raise UserError(f"llm: {type(language).__name__} cannot be joined: its head is not one matrix")
     seen = load(segmenter, device="cpu", dtype="float32").model
-    vision_config = copy.deepcopy(seen.config)
+    vision_config, text_config = copy.deepcopy(seen.config), copy.deepcopy(language.config)
     vision_config.text_config = None  # its words are encoded already
+    vision_config.name_or_path = text_config.name_or_path = ""  # where they lay is nobody else's business
     fields: dict[str, Any] = {"head_bias": head.bias is not None, **token_ids(tokenizer)}
-    config = OmgLlavaConfig(vision_config=vision_config, text_config=language.config, image_size=image_size, **fields)
+    config = OmgLlavaConfig(vision_config=vision_config, text_config=text_config, image_size=image_size, **fields)
     model = OmgLlavaForConditionalGeneration(config)
     tower = model.model.vision_tower
     tower.load_state_dict({name: tensor for name, tensor in seen.state_dict().items() if "text_model." not in name})

@@ -62,6 +62,8 @@ def test_a_language_model_says_what_it_said_alone(kind, segmenter, tmp_path):
     torch.testing.assert_close(
         logits(OmgLlavaForConditionalGeneration.from_pretrained(tmp_path / "joined").eval()), logits(model)
     )
+    saved = (tmp_path / "joined" / "config.json").read_text()
+    assert str(folder) not in saved and str(segmenter) not in saved  # the folders of whoever trained it
 
 
 @pytest.mark.parametrize("kind", OTHERS)
