@@ -133,6 +133,7 @@ class Watched:
     def __init__(self, model: OmgLlavaForConditionalGeneration) -> None:
         self.model, self.seen, self._step = model, 0, 0
         model.generation_config.eos_token_id = None
+        model.generation_config.no_repeat_ngram_size = None  # words are forced here; the language model alone has none
         encode = model.model.vision_tower.encode
 
         def counted(*arguments: Any, **options: Any) -> Any:
