@@ -281,6 +281,35 @@ def chat(report: dict[str, Any]) -> str:
     )
 
 
+def metrics(report: dict[str, Any]) -> str:
+    """Processor seconds of the image metrics beside the official tools, of benchmarks/metrics_images.py."""
+    rows = [
+        [row["metric"], f"{row['ours_s']:.2f} s", f"{row['official_s']:.2f} s", f"{row['ratio']:.1f}×"]
+        for row in report["rows"]
+    ]
+    return _table(["", "omgvision", "official tool", "faster"], rows)
+
+
+def metrics_video(report: dict[str, Any]) -> str:
+    """Seconds of the video metrics beside TrackEval, or where it has none a plain program, of metrics_video.py."""
+    rows = [
+        [
+            f"{name} ({one['plain is']})",
+            *[f"{1000 * one[who]:.1f} ms" for who in ("ours", "plain")],
+            f"{one['ratio']:.1f}×",
+        ]
+        for name, one in report["seconds_a_frame"].items()
+    ]
+    height, width = report["size"]
+    return _table([f"a frame of {width}×{height}", "omgvision", "the other", "faster"], rows)
+
+
+def metrics_language(report: dict[str, Any]) -> str:
+    """Processor seconds of caption metrics beside pycocoevalcap, of benchmarks/metrics_language.py."""
+    cells = [report["metric"], f"{report['ours_s']:.1f} s", f"{report['official_s']:.1f} s", f"{report['ratio']:.1f}×"]
+    return _table(["", "omgvision", "pycocoevalcap", "faster"], [cells])
+
+
 def evaluation(report: dict[str, Any]) -> str:
     """Numbers of `omg evaluate` on what is held out, of benchmarks/evaluation.py."""
     rows = []
@@ -311,6 +340,9 @@ SOURCES: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
     "chat": (ROOT / "benchmarks" / "results" / "chat.json", chat),
     "nano": (ROOT / "docs" / "results" / "nano.json", nano),
     "chat-nano": (ROOT / "docs" / "results" / "llava_nano.json", chat_nano),
+    "metrics": (ROOT / "benchmarks" / "results" / "metrics.json", metrics),
+    "metrics-video": (ROOT / "benchmarks" / "results" / "metrics_video.json", metrics_video),
+    "metrics-language": (ROOT / "benchmarks" / "results" / "metrics_language.json", metrics_language),
     "evaluation": (ROOT / "docs" / "results" / "evaluation.json", evaluation),
     "finetuning": (ROOT / "benchmarks" / "results" / "finetuning.json", finetuning),
 }
