@@ -1,5 +1,6 @@
 """Masks in COCO's compressed run-length form."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,12 @@ class RunLengthMask:
         """Pack a bool mask [H, W]."""
         counts = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
         return cls(mask.shape[0], mask.shape[1], counts if isinstance(counts, bytes) else counts.encode("ascii"))
+
+    @classmethod
+    def from_coco(cls, mask: Mapping[str, Any]) -> "RunLengthMask":
+        """What `to_coco` made."""
+        height, width = mask["size"]
+        return cls(height, width, mask["counts"].encode("ascii"))
 
     def decode(self) -> np.ndarray:
         """The bool mask [H, W]."""

@@ -156,11 +156,16 @@ def answers_of(answerer: Answerer, asked: Sequence[Question], journal: Journal, 
 
 
 def _read(record: Mapping[str, Any]) -> Answer:
-    phrases = []
-    for phrase in record["phrases"]:
-        (height, width), counts = phrase["mask"]["size"], phrase["mask"]["counts"].encode()
-        mask = RunLengthMask(height, width, counts).decode()
-        phrases.append(GroundedPhrase(phrase["text"], phrase["start"], phrase["end"], mask, phrase["score"]))
+    phrases = [
+        GroundedPhrase(
+            phrase["text"],
+            phrase["start"],
+            phrase["end"],
+            RunLengthMask.from_coco(phrase["mask"]).decode(),
+            phrase["score"],
+        )
+        for phrase in record["phrases"]
+    ]
     return Answer(record["text"], record["tagged"], phrases, record["complete"])
 
 
