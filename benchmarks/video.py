@@ -38,7 +38,6 @@ from benchmarks.segment import Clock, machine, resident_bytes
 from omgvision.data import Sample, SyntheticVideo
 from omgvision.evaluation.evaluate import picture
 from omgvision.evaluation.identity_switches import IdentitySwitches
-from omgvision.evaluation.panoptic_quality import SegmentLabel
 from omgvision.evaluation.video_benchmarks import true_frame
 from omgvision.evaluation.video_panoptic_quality import PanopticFrame
 from omgvision.output_files import write_json
@@ -133,29 +132,22 @@ class Watched:
             yield result, sample
 
 
-def proposed_frame(result: Result, *, category: int) -> PanopticFrame:
-    """Proposals, which have no class, as segments of one category."""
-    found = np.unique(result.label_map).tolist()
-    return PanopticFrame(result.label_map, {identity: SegmentLabel(category) for identity in found if identity})
-
-
 def measure_stream(setup: Setup) -> dict[str, Any]:
     watched = Watched(predictor_at(setup.size), size=setup.size, length=setup.frames, task="everything")
     things = dict(enumerate(watched.video.things))
-    countable = watched.video.things.index(True)  # the evaluator does not ask which
     resident: dict[str, int] = {}
 
-    def observed() -> Iterator[tuple[PanopticFrame, PanopticFrame]]:
+    def observed() -> Iterator[tuple[dict[int, np.ndarray], PanopticFrame]]:
         for index, (result, sample) in enumerate(watched, start=1):
             if index % setup.block == 0:
                 gc.collect()
                 resident[str(index)] = resident_bytes("VmRSS")
                 last = statistics.median(watched.milliseconds[-setup.block :])
                 print(f"frame {index}: {resident[str(index)] / 2**20:.1f} MiB, {last:.1f} ms a frame", flush=True)
-            yield proposed_frame(result, category=countable), true_frame(sample)
+            yield {segment.id: segment.mask for segment in result}, true_frame(sample)
 
     switches = IdentitySwitches(things)
-    switches.update("stream", observed())
+    switches.update_overlapping("stream", observed())
     blocks = {end: statistics.median(watched.milliseconds[int(end) - setup.block : int(end)]) for end in resident}
     first, last = next(iter(resident)), list(resident)[-1]
     return {

@@ -285,10 +285,14 @@ class Result:
 
     @property
     def label_map(self) -> np.ndarray:
-        """int32 [H, W] of segment ids, 0 where there is none; of overlapping segments the best score is on top."""
+        """int32 [H, W] of segment ids, 0 where there is none; of overlapping segments the best score is on top.
+
+        Segments without a class are things and their parts: of these the smaller one is.
+        """
         if self._label_map is None:
             label_map = np.zeros((self.height, self.width), dtype=np.int32)
-            for segment in sorted(self.segments, key=lambda segment: segment.score or 0.0):
+            by_score, by_size = (lambda segment: segment.score or 0.0), (lambda segment: -segment.area)
+            for segment in sorted(self.segments, key=by_score if self.categories else by_size):
                 label_map[segment.mask] = segment.id
             self._label_map = label_map
         return self._label_map

@@ -4,7 +4,7 @@ Letters: Q queries, N objects, h×w the stride-4 grid of the network input.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
@@ -15,8 +15,8 @@ from .inputs import ImageSource, load_image
 from .models.omg_seg.clips_omg_seg import QueryPrediction, renumber
 from .models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from .models.omg_seg.outputs_omg_seg import OmgSegEncoderOutput
-from .models.omg_seg.postprocessing_omg_seg import MaskSizes, exclusive_map, panoptic, semantic
-from .models.omg_seg.tracking_omg_seg import TrackMemory
+from .models.omg_seg.postprocessing_omg_seg import InstanceMasks, MaskSizes, exclusive_map, panoptic, semantic
+from .models.omg_seg.tracking_omg_seg import CONTINUED_SHARE, TrackMemory
 from .object_tracking import ObjectTracker
 from .prompts import ObjectPrompt, checked_object
 from .reading import Reading
@@ -158,6 +158,8 @@ class VideoSession:
     def _segment(self, clip: Sequence["_Current"], reading: Reading) -> list[Result]:
         prediction = reading.predict_clip(self._model, [each.encoded for each in clip])
         sizes = clip[0].sizes
+        if reading.task == "everything":
+            return self._proposals(clip, reading, prediction)
         visible = _unique(row for frame in prediction.frames() for row in self._visible(frame, reading, sizes))
         frames = self._memory.follow(prediction, visible=visible).frames()
         if reading.task == "panoptic":
@@ -181,7 +183,16 @@ class VideoSession:
             self._memory.remember(visible)
             maps = (semantic(frame.class_logits, mask_logits=frame.mask_logits, sizes=sizes) for frame in frames)
             return [reading.of_classes(each, **current.about(self)) for current, each in zip(clip, maps, strict=True)]
-        found = [reading.masks(frame, sizes=sizes) for frame in frames]
+        return self._masks(clip, reading, [reading.masks(frame, sizes=sizes) for frame in frames])
+
+    def _proposals(self, clip: Sequence["_Current"], reading: Reading, prediction: QueryPrediction) -> list[Result]:
+        voted = self._memory.follow_proposals(prediction, threshold=reading.threshold)
+        seniority = self._memory.seniority()
+        reading = replace(reading, threshold=CONTINUED_SHARE * reading.threshold)
+        found = [reading.masks(frame, sizes=clip[0].sizes, seniority=seniority) for frame in voted.frames()]
+        return self._masks(clip, reading, found)
+
+    def _masks(self, clip: Sequence["_Current"], reading: Reading, found: Sequence[InstanceMasks]) -> list[Result]:
         tracks = self._memory.remember(_unique(query for each in found for query in each.queries.tolist()))
         results = []
         for current, each in zip(clip, found, strict=True):
@@ -201,7 +212,7 @@ class VideoSession:
             for cells, image, canvas in zip(prediction.mask_logits.shape[-2:], sizes.image, sizes.canvas, strict=True)
         )
         grid = MaskSizes(canvas=sizes.canvas, image=sizes.image, target=(next(low), next(low)))
-        if reading.task in ("instance", "everything"):
+        if reading.task == "instance":
             return _unique(reading.masks(prediction, sizes=grid).queries.tolist())
         _, segments = panoptic(
             prediction.class_logits,

@@ -1,14 +1,17 @@
 """How often the identity that a tracker gives to an object changes: the switches of CLEAR MOT (Bernardin et al. 2008).
 
-In every frame, a true object is followed by the predicted countable segment with which it has an IoU over one half
-(there is at most one), whatever class that is said to be: a wrong word is no lost identity. A switch is a frame where
-that segment's id differs from the one that followed it last, however long ago.
+In every frame, a true object is followed by a predicted countable segment with which it has an IoU over one half,
+whatever class that is said to be: a wrong word is no lost identity. Of segments that exclude each other there is at
+most one; of several that overlap it is the one that followed the object last, if that is among them, or else the one
+with the largest IoU. A switch is a frame where the follower's id differs from that of the last one, however long ago.
 
 Letters: H×W pixels.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from omgvision.evaluation.metric import PerSample
 from omgvision.evaluation.overlaps import overlaps
@@ -44,7 +47,7 @@ class IdentitySwitches(PerSample[FollowedObjects]):
         self.things = dict(things)
 
     def update(self, video_id: str, frames: Iterable[tuple[PanopticFrame, PanopticFrame]]) -> None:
-        """Adds a video.
+        """Adds a video whose segments exclude each other.
 
         Args:
             frames: Prediction and target of each frame, in order; read one by one.
@@ -52,24 +55,47 @@ class IdentitySwitches(PerSample[FollowedObjects]):
         Raises:
             ValueError: Different sizes.
         """
+        self._count(video_id, ((self._followers(prediction, target), target) for prediction, target in frames))
+
+    def update_overlapping(
+        self, video_id: str, frames: Iterable[tuple[Mapping[int, np.ndarray], PanopticFrame]]
+    ) -> None:
+        """Adds a video whose segments, all of them countable, may overlap.
+
+        Args:
+            frames: Of each frame, in order, the predicted masks (bool [H, W]) by id, and the target.
+
+        Raises:
+            ValueError: Different sizes.
+        """
+        self._count(video_id, ((_overlapping(masks, target), target) for masks, target in frames))
+
+    def _count(self, video_id: str, frames: Iterable[tuple[Mapping[int, list[int]], PanopticFrame]]) -> None:
+        """Adds a video, given who may follow each true object, best first, in each frame."""
         if video_id in self.records:
             return
         found: dict[int, Followed] = {}
         last: dict[int, int] = {}
         length = 0
-        for prediction, target in frames:
+        for followers, target in frames:
             length += 1
-            followers = self._followers(prediction, target)
-            for identity, label in target.segments.items():
-                if label.is_crowd or not self.things[label.category]:
-                    continue
+            for identity in self._countable(target):
                 one = found.setdefault(identity, Followed())
                 one.seen += 1
-                if identity in followers:
-                    one.followed += 1
-                    one.switches += last.get(identity, followers[identity]) != followers[identity]
-                    last[identity] = followers[identity]
+                candidates = followers.get(identity)
+                if not candidates:
+                    continue
+                before = last.get(identity, candidates[0])
+                one.followed += 1
+                one.switches += before not in candidates
+                last[identity] = before if before in candidates else candidates[0]
         self.add(video_id, FollowedObjects(tuple(found.values()), length))
+
+    def _countable(self, target: PanopticFrame) -> Iterator[int]:
+        """Ids of the true objects that count."""
+        for identity, label in target.segments.items():
+            if not label.is_crowd and self.things[label.category]:
+                yield identity
 
     def compute(self) -> dict[str, float]:
         """Counts of switches and of objects, and shares of frames.
@@ -89,7 +115,7 @@ class IdentitySwitches(PerSample[FollowedObjects]):
             numbers[f"followed{suffix}"] = sum(one.followed for one in group) / seen if seen else float("nan")
         return numbers
 
-    def _followers(self, prediction: PanopticFrame, target: PanopticFrame) -> dict[int, int]:
+    def _followers(self, prediction: PanopticFrame, target: PanopticFrame) -> dict[int, list[int]]:
         """True id → id of the countable prediction of an IoU over one half; void takes no part in the union."""
         truths, guesses, pixels = (values.tolist() for values in overlaps(target.ids, prediction.ids))
         areas: dict[int, int] = {}
@@ -104,5 +130,20 @@ class IdentitySwitches(PerSample[FollowedObjects]):
             if truth not in target.segments or label is None or not self.things[label.category]:
                 continue
             if shared > 0.5 * (areas[truth] + guessed[guess] - shared):
-                followers[truth] = guess
+                followers[truth] = [guess]
         return followers
+
+
+def _overlapping(masks: Mapping[int, np.ndarray], target: PanopticFrame) -> dict[int, list[int]]:
+    """True id → ids of the masks of an IoU over one half, best first; void takes no part in the union."""
+    followers: dict[int, list[tuple[float, int]]] = {}
+    areas = dict(zip(*(values.tolist() for values in np.unique(target.ids, return_counts=True)), strict=True))
+    for guess, mask in masks.items():
+        if mask.shape != target.ids.shape:
+            raise ValueError(f"masks: expected {target.ids.shape}, the size of the target, got {mask.shape} ({guess})")
+        truths, shared = (values.tolist() for values in np.unique(target.ids[mask], return_counts=True))
+        guessed = sum(count for truth, count in zip(truths, shared, strict=True) if truth != VOID)
+        for truth, count in zip(truths, shared, strict=True):
+            if truth in target.segments and (iou := count / (areas[truth] + guessed - count)) > 0.5:
+                followers.setdefault(truth, []).append((iou, guess))
+    return {truth: [guess for _, guess in sorted(some, reverse=True)] for truth, some in followers.items()}

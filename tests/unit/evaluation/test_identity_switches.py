@@ -80,3 +80,40 @@ def test_objects_that_are_not_seen_in_every_frame_are_told_apart_and_merging_add
     assert (numbers["switches_throughout"], numbers["objects_throughout"]) == (1, 1)
     assert (numbers["followed"], numbers["followed_throughout"]) == (3 / 4, 1)
     assert np.isnan(IdentitySwitches(THINGS).compute()["followed"])
+
+
+def rows(*chosen: int) -> np.ndarray:
+    mask = np.zeros((4, 4), dtype=bool)
+    mask[list(chosen)] = True
+    return mask
+
+
+def test_of_masks_that_overlap_the_last_follower_stays_while_it_fits() -> None:
+    """The second frame has a better one; in the third the first no longer fits."""
+    truth = PanopticFrame(np.where(rows(0, 1, 2), 1, 0), {1: SegmentLabel(0)})
+    videos = [
+        ({5: rows(0, 1)}, truth),
+        ({6: rows(0, 1, 2), 5: rows(0, 1)}, truth),
+        ({6: rows(0, 1, 2), 5: rows(0)}, truth),
+        ({}, truth),
+        ({6: rows(1, 2), 7: rows(0, 1, 2, 3)}, truth),
+    ]
+    metric = IdentitySwitches(THINGS)
+    metric.update_overlapping("v", videos)
+    assert (metric.compute()["switches"], metric.compute()["followed"]) == (1, 4 / 5)
+
+
+def test_masks_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected \(4, 4\)"):
+        IdentitySwitches(THINGS).update_overlapping("v", [({1: np.ones((2, 4), dtype=bool)}, frame((1, 0)))])
+
+
+def test_masks_that_exclude_each_other_count_the_same_both_ways() -> None:
+    generator = np.random.default_rng(0)
+    one, other = IdentitySwitches(THINGS), IdentitySwitches(THINGS)
+    truth = [frame((1, 0), (2, 1), (3, 2), (0, 0))] * 40
+    guesses = [frame(*((int(identity), 0) for identity in generator.permutation(4)), height=4) for _ in truth]
+    one.update("v", zip(guesses, truth, strict=True))
+    masks = [{identity: guess.ids == identity for identity in guess.segments} for guess in guesses]
+    other.update_overlapping("v", zip(masks, truth, strict=True))
+    assert one.compute() == other.compute() and one.compute()["switches"] > 0

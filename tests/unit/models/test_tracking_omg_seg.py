@@ -1,6 +1,7 @@
 """The memory of tracks, on queries made by hand: squares with directions for features."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -194,6 +195,57 @@ def test_without_classes_features_and_masks_decide():
     )
     tracks = step(memory, bare)
     assert step(memory, bare) == tracks
+
+
+# ----------------------------------------------------------------------------------------------------------- proposals
+
+THRESHOLD = 0.5
+
+
+def proposal_step(memory: TrackMemory, *queries: tuple[Tensor, int, float]) -> dict[int, Track]:
+    """One frame of proposals given as mask, direction of the feature, objectness; those shown, by row, with tracks."""
+    prediction = replace(
+        frame(*((mask, direction, 0) for mask, direction, _ in queries)),
+        class_logits=torch.zeros(len(queries), 1),
+        iou_logits=torch.tensor([objectness for *_, objectness in queries]).logit(),
+    )
+    voted = memory.follow_proposals(prediction, threshold=THRESHOLD)
+    shown = voted.iou_logits.sigmoid() > tracking.CONTINUED_SHARE * THRESHOLD
+    return memory.remember(shown.nonzero()[:, 0].tolist())
+
+
+def test_a_track_goes_on_where_nothing_new_would_begin():
+    """Objectness that hovers about the threshold does not make an object come and go."""
+    memory = TrackMemory()
+    assert proposal_step(memory, (square(2, 2), 0, 0.45)) == {}
+    (track,) = proposal_step(memory, (square(2, 2), 0, 0.55)).values()
+    for objectness in (0.45, 0.55, 0.4, 0.45):
+        assert proposal_step(memory, (square(2, 2), 0, objectness)) == {0: track}
+    assert float(track.iou_logit.sigmoid()) == pytest.approx(0.48, abs=0.01), "the mean of its logits"
+    assert proposal_step(memory, (square(2, 2), 0, 0.3)) == {}, "under the share it is gone"
+
+
+def test_a_duplicate_of_what_is_followed_is_no_new_object():
+    memory = TrackMemory()
+    (track,) = proposal_step(memory, (square(2, 2), 0, 0.6)).values()
+    both = ((square(2, 2), 0, 0.5), (square(2, 3), 3, 0.9))
+    assert proposal_step(memory, *both) == {0: track}
+    beside = proposal_step(memory, (square(2, 2), 0, 0.5), (square(2, 5), 3, 0.9))
+    assert beside[0] is track and len(beside) == 2
+
+
+def test_without_a_past_proposals_are_as_they_are():
+    memory = TrackMemory()
+    assert list(proposal_step(memory, (square(2, 2), 0, 0.6), (square(2, 3), 1, 0.7), (square(9, 9), 2, 0.4))) == [0, 1]
+
+
+def test_seniority_counts_the_frames_of_the_tracks_that_go_on():
+    memory = TrackMemory()
+    for _ in range(3):
+        memory.follow(frame(LEFT), visible=[0])
+        memory.remember([0])
+    memory.follow(frame(RIGHT, LEFT), visible=[0, 1])
+    assert memory.seniority().tolist() == [0, 3]
 
 
 # --------------------------------------------------------------------------------------------------------------- clips

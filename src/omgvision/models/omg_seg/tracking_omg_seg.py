@@ -21,6 +21,13 @@ overlap of the class probabilities."""
 MATCH_THRESHOLD = 0.5
 """Likeness, at most 1, under which a query does not continue a track."""
 
+CONTINUED_SHARE = 0.7
+"""A proposal without a class that continues a track is shown from this share of the threshold on: its objectness then
+does not have to exceed the threshold in every frame anew."""
+
+DUPLICATE_OVERLAP = 0.5
+"""IoU with one that continues a track from which a proposal is not a new object."""
+
 ACTIVE_FRAMES = 5
 """A track that was not seen for this many frames is lost: its last mask no longer says where to look."""
 
@@ -46,6 +53,7 @@ class Track:
     Attributes:
         features: [C], mean direction of its query features.
         class_logits: [K+1], voted over the frames that it was seen in.
+        iou_logit: objectness, voted likewise.
         mask: bool [h,w], where it was in the last frame of the clip in which it was seen last.
         last_seen: number of that frame.
         times_seen: frames; of a clip in which it was seen, all.
@@ -55,6 +63,7 @@ class Track:
 
     features: Tensor
     class_logits: Tensor
+    iou_logit: Tensor
     mask: Tensor
     last_seen: int
     times_seen: int
@@ -95,9 +104,41 @@ class TrackMemory:
         logits = prediction.class_logits.clone()
         for row, track in self._matched.items():
             own = prediction.class_logits[row, :-1]
-            order = self._votes(row, track)[:-1].argsort(descending=True, stable=True)
+            votes = self._vote(track, track.class_logits, prediction.class_logits[row])
+            order = votes[:-1].argsort(descending=True, stable=True)
             logits[row, order] = own.sort(descending=True).values
         return replace(prediction, class_logits=logits)
+
+    @torch.no_grad()
+    def follow_proposals(self, prediction: QueryPrediction, *, threshold: float) -> QueryPrediction:
+        """`follow` for queries without classes, of which many are on one object and hardly surer than `threshold`.
+
+        Args:
+            threshold: objectness that a new object must exceed.
+
+        Returns:
+            The prediction with the objectness of a query that continues a track as the track's frames voted, to exceed
+            `CONTINUED_SHARE` of the threshold; and with -inf for one that would be new but is not sure enough, or lies
+            where another is followed (`DUPLICATE_OVERLAP`).
+        """
+        objectness = prediction.iou_logits.float().sigmoid()
+        candidates = (objectness > CONTINUED_SHARE * threshold).nonzero()[:, 0].tolist()
+        voted = self.follow(prediction, visible=candidates)
+        follows = self.seniority() > 0
+        taken = mask_ious(prediction.mask_logits > 0, prediction.mask_logits[follows] > 0) > DUPLICATE_OVERLAP
+        shown = follows | (objectness > threshold) & ~taken.any(1)
+        logits = prediction.iou_logits.masked_fill(~shown, -torch.inf)
+        for row, track in self._matched.items():
+            logits[row] = self._vote(track, track.iou_logit, prediction.iou_logits[row])
+        return replace(voted, iou_logits=logits)
+
+    def seniority(self) -> Tensor:
+        """[Q], in how many frames the track that a query of this clip continues was seen before; 0 without one."""
+        assert self._prediction is not None, "follow comes first"
+        known = torch.zeros_like(self._prediction.iou_logits)
+        for row, track in self._matched.items():
+            known[row] = track.times_seen
+        return known
 
     @torch.no_grad()
     def remember(self, seen: Sequence[int]) -> dict[int, Track]:
@@ -121,11 +162,13 @@ class TrackMemory:
             features = F.normalize(now.query_features[row].float(), dim=0)
             mask = now.mask_logits[row, -1] > 0
             if track is None:
-                track = Track(features, now.class_logits[row].clone(), mask, last_seen=last, times_seen=frames)
+                classes, objectness = now.class_logits[row].clone(), now.iou_logits[row].clone()
+                track = Track(features, classes, objectness, mask, last_seen=last, times_seen=frames)
                 self.tracks.append(track)
             else:
                 track.features = F.normalize(features.lerp(track.features, FEATURE_MOMENTUM**frames), dim=0)
-                track.class_logits = self._votes(row, track)
+                track.class_logits = self._vote(track, track.class_logits, now.class_logits[row])
+                track.iou_logit = self._vote(track, track.iou_logit, now.iou_logits[row])
                 track.mask, track.last_seen = mask, last
                 track.times_seen += frames
             tracks[row] = track
@@ -139,12 +182,10 @@ class TrackMemory:
         recent = (track for track in self.tracks if self._clip.start - track.last_seen <= ACTIVE_FRAMES)
         return [track for track in recent if id(track) not in taken]
 
-    def _votes(self, row: int, track: Track) -> Tensor:
-        """Class logits [K+1] of a track with those of a query of this clip."""
-        assert self._prediction is not None
+    def _vote(self, track: Track, past: Tensor, now: Tensor) -> Tensor:
+        """What the frames of a track and this clip say together."""
         frames = len(self._clip)
-        share = frames / min(track.times_seen + frames, max(VOTES, frames))
-        return track.class_logits.lerp(self._prediction.class_logits[row], share)
+        return past.lerp(now, frames / min(track.times_seen + frames, max(VOTES, frames)))
 
     def _assign(
         self, rows: Sequence[int], tracks: Sequence[Track], *, threshold: float, by_mask: bool = True
