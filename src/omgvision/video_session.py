@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .inputs import ImageSource, load_image
+from .models.omg_seg.class_memory_omg_seg import ClassMemory
 from .models.omg_seg.clips_omg_seg import QueryPrediction, renumber
 from .models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from .models.omg_seg.outputs_omg_seg import OmgSegEncoderOutput
@@ -64,6 +65,7 @@ class VideoSession:
         self._model, self._encode, self._reading = model, encode, reading
         self._model_name, self._name = model_name, name
         self._memory = TrackMemory()
+        self._classes = ClassMemory()
         self._objects = ObjectTracker(model)
         self._ids = 0
         self._stuff: dict[int, int] = {}
@@ -181,8 +183,12 @@ class VideoSession:
             return results
         if reading.task == "semantic":
             self._memory.remember(visible)
-            maps = (semantic(frame.class_logits, mask_logits=frame.mask_logits, sizes=sizes) for frame in frames)
-            return [reading.of_classes(each, **current.about(self)) for current, each in zip(clip, maps, strict=True)]
+            results = []
+            for current, frame in zip(clip, frames, strict=True):
+                past = self._classes.recall(frame, mask_features=current.mask_features)
+                classes = semantic(frame.class_logits, mask_logits=frame.mask_logits, sizes=sizes, past=past)
+                results.append(reading.of_classes(classes, **current.about(self)))
+            return results
         return self._masks(clip, reading, [reading.masks(frame, sizes=sizes) for frame in frames])
 
     def _proposals(self, clip: Sequence["_Current"], reading: Reading, prediction: QueryPrediction) -> list[Result]:
@@ -266,6 +272,12 @@ class _Current:
     sizes: MaskSizes
     image: Image.Image
     stamp: FrameStamp
+
+    @property
+    def mask_features(self) -> Tensor:
+        """[C, h, w]."""
+        assert self.encoded.mask_features is not None
+        return self.encoded.mask_features[0, :, 0]
 
     def about(self, session: VideoSession) -> dict:
         return about_frame(self.image, self.stamp, name=session._name, model_name=session._model_name)
