@@ -183,11 +183,14 @@ class VideoSession:
             return results
         if reading.task == "semantic":
             self._memory.remember(visible)
+            # The frames of a clip have seen each other: only from clip to clip is anything to be recalled.
+            past = self._classes.recall(clip[0].mask_features)
             results = []
             for current, frame in zip(clip, frames, strict=True):
-                past = self._classes.recall(frame, mask_features=current.mask_features)
                 classes = semantic(frame.class_logits, mask_logits=frame.mask_logits, sizes=sizes, past=past)
                 results.append(reading.of_classes(classes, **current.about(self)))
+                past = None
+            self._classes.remember(frames[-1], mask_features=clip[-1].mask_features)
             return results
         return self._masks(clip, reading, [reading.masks(frame, sizes=sizes) for frame in frames])
 

@@ -308,8 +308,11 @@ def steps(data: Path) -> dict[str, Step]:
     )
     return {
         "photographs panoptic": Step(on_photographs, panoptic, tracks, in_clips=True),
+        # Videos of 16 frames are too short for VC16.
+        "photographs semantic": Step(on_photographs, semantic, labels[:2]),
         "photographs instances": Step(countable, instances, precision),
         "rendered panoptic": Step(rendered(), panoptic, tracks, in_clips=True),
+        "rendered semantic": Step(rendered(), semantic, labels),
         "rendered objects": Step(rendered(), objects, masks),
         "davis instances": Step(on_davis, instances, precision, in_clips=True),
         "davis objects": Step(on_davis, objects, masks),

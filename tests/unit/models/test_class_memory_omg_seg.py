@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from omgvision.models.omg_seg import class_memory_omg_seg as memory_file
 from omgvision.models.omg_seg.class_memory_omg_seg import ClassMemory
 from omgvision.models.omg_seg.clips_omg_seg import QueryPrediction
-from omgvision.models.omg_seg.postprocessing_omg_seg import MaskSizes, PastClasses, semantic
+from omgvision.models.omg_seg.postprocessing_omg_seg import MaskSizes, PastQueries, semantic
 
 GRID, WIDTH = 16, 4
 SIZES = MaskSizes(canvas=(64, 64), image=(64, 64), target=(64, 64))
@@ -35,7 +35,8 @@ def looks(left: int, right: int) -> Tensor:
 
 
 def map_of(memory: ClassMemory, frame: QueryPrediction, features: Tensor) -> Tensor:
-    past = memory.recall(frame, mask_features=features)
+    past = memory.recall(features)
+    memory.remember(frame, mask_features=features)
     return semantic(frame.class_logits, mask_logits=frame.mask_logits, sizes=SIZES, past=past)
 
 
@@ -48,14 +49,12 @@ def test_a_doubtful_frame_is_read_as_before_where_it_looks_as_before():
     assert (classes[:, :28] == 0).all() and (classes[:, 36:] == 1).all()
 
 
-def test_what_a_frame_is_sure_of_is_read_at_once_and_the_past_fades():
+def test_what_a_frame_is_surer_of_is_read_at_once_and_only_the_last_frame_counts():
     memory = ClassMemory()
-    map_of(memory, prediction((0, 2.0)), looks(0, 0))
+    for _ in range(5):
+        map_of(memory, prediction((0, 2.0)), looks(0, 0))
     assert (map_of(memory, prediction((1, 6.0)), looks(0, 0)) == 1).all()
-    for _ in range(6):
-        map_of(memory, prediction((2, 2.0)), looks(0, 0))
-    assert memory._scores is not None
-    assert memory._scores[1].max() < 0.2 < memory._scores[2].min()
+    assert (map_of(memory, prediction((2, 1.0), (0, 0.5)), looks(0, 0)) == 1).all()
 
 
 def test_the_first_frame_and_one_that_repeats_are_as_they_are():
@@ -67,43 +66,43 @@ def test_the_first_frame_and_one_that_repeats_are_as_they_are():
     features = torch.randn(WIDTH, GRID, GRID, generator=generator)
     alone = semantic(logits, mask_logits=masks, sizes=SIZES)
     memory = ClassMemory()
-    assert memory.recall(frame, mask_features=features) is None
+    assert memory.recall(features) is None
     for _ in range(3):
-        assert (map_of(memory, frame, features) == alone).float().mean() > 0.99  # the past is read on the grid
+        assert torch.equal(map_of(memory, frame, features), alone)
+
+
+def test_the_share_follows_the_cosine():
+    memory = ClassMemory()
+    memory.remember(prediction((0, 1.0)), mask_features=looks(0, 1))
+    past = memory.recall(looks(0, 2))
+    assert past is not None
+    share = past.weight / (1 + past.weight)
+    full = memory_file.PAST_SHARE * torch.tensor((1 - memory_file.ALIKE) / memory_file.ALIKE_RANGE).sigmoid()
+    torch.testing.assert_close(share[:, : GRID // 2], full.expand(GRID, GRID // 2))
+    assert share[:, GRID // 2 :].max() < 1e-6
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_maps_with_a_past_are_the_weighted_mean_of_scores(seed):
+def test_maps_with_a_past_are_those_of_the_weighted_sum(seed):
     """Tile by tile, with bounds, against all of it at once."""
     generator = torch.Generator().manual_seed(seed)
     sizes = MaskSizes(canvas=(96, 128), image=(90, 120), target=(180, 240))
-    masks = F.interpolate(3 * torch.randn(1, 8, 6, 8, generator=generator), size=(24, 32), mode="bicubic")[0]
-    logits = 2 * torch.randn(8, 12, generator=generator)
-    classes = torch.tensor([0, 3, 4, 10])
-    past = PastClasses(
-        classes=classes,
-        scores=torch.rand(4, 24, 32, generator=generator),
-        weight=torch.rand(24, 32, generator=generator) ** 3,
+    masks, before = (
+        F.interpolate(3 * torch.randn(1, count, 6, 8, generator=generator), size=(24, 32), mode="bicubic")[0]
+        for count in (8, 5)
     )
+    logits, earlier = (2 * torch.randn(count, 12, generator=generator) for count in (8, 5))
+    weight = torch.rand(24, 32, generator=generator) ** 3
 
     def resized(values: Tensor) -> Tensor:
         whole = F.interpolate(values[None], size=(96, 128), mode="bilinear")[..., :90, :120]
         return F.interpolate(whole, size=(180, 240), mode="bilinear")[0]
 
-    scores = torch.einsum("qk,qhw->khw", logits.softmax(-1)[:, :-1], resized(masks).sigmoid())
-    scores = scores * resized(1 - past.weight[None])
-    scores[classes] += resized(past.scores * past.weight)
+    def scores_of(logits: Tensor, masks: Tensor) -> Tensor:
+        return torch.einsum("qk,qhw->khw", logits.softmax(-1)[:, :-1], resized(masks).sigmoid())
+
+    scores = scores_of(logits, masks) + resized(weight[None]) * scores_of(earlier, before)
+    past = PastQueries(class_logits=earlier, mask_logits=before, weight=weight)
     found = semantic(logits, mask_logits=masks, sizes=sizes, past=past)
-    best = scores.max(0).values
-    assert (scores.gather(0, found[None])[0] >= best - 1e-5).all()
+    assert (scores.gather(0, found[None])[0] >= scores.max(0).values - 1e-5).all()
     assert (found == scores.argmax(0)).float().mean() > 0.999
-
-
-def test_of_many_classes_the_strongest_are_remembered(monkeypatch):
-    monkeypatch.setattr(memory_file, "CLASS_LIMIT", 2)
-    memory = ClassMemory()
-    for label in (3, 7, 3, 9):
-        map_of(memory, prediction((label, 6.0), classes=10), looks(0, 0))
-        assert memory._scores is not None and memory._scores.shape == (2, GRID, GRID)
-    assert memory._classes is not None and 9 in memory._classes.tolist()
-    assert memory._classes.tolist() == sorted(memory._classes.tolist())

@@ -1,70 +1,56 @@
-"""What the places of a video were taken for in the frames before: classes do not flicker where nothing changes.
+"""What the places of a video were taken for in the frame before: classes do not flicker where nothing changes.
 
-Letters: C width, K classes, h×w the stride-4 grid.
+Letters: Q queries, C width, h×w the stride-4 grid.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .clips_omg_seg import QueryPrediction
-from .postprocessing_omg_seg import PastClasses
+from .postprocessing_omg_seg import PastQueries
 
-PAST_WEIGHT = 0.5
-"""Share of the past in the class scores of a place that looks as it did before, at most."""
+PAST_SHARE = 0.5
+"""Share of the frame before in the class scores of a place that looks as it did then, at most."""
 
 ALIKE, ALIKE_RANGE = 0.9, 0.05
-"""Cosine of the mask features of a place in two frames at which the past has half of that share, and the width of the
-sigmoid around it. Chosen on a train drive of CamVid, whose frames are a second apart: their median cosine is 0.93."""
-
-CLASS_LIMIT = 128
-"""Classes that are remembered, those with the highest score somewhere; of a large vocabulary few are in a picture."""
+"""Cosine of the mask features of a place in two frames at which the one before has half of that share, and the width of
+the sigmoid around it. Chosen on a train drive of CamVid with a frame a second: half of its cosines are over 0.93."""
 
 
 class ClassMemory:
-    """The class scores of the frame before, in which those of earlier ones fade, and what that frame looked like.
-
-    Holds at most `CLASS_LIMIT` + C floats for each cell of the grid, however long the video is.
-    """
+    """The last frame of a video: `recall` what it says about the next one, then `remember` that."""
 
     def __init__(self) -> None:
-        self._classes: Tensor | None = None
-        self._scores: Tensor | None = None
-        self._features: Tensor | None = None
+        self._before: _Frame | None = None
 
     @torch.no_grad()
-    def recall(self, prediction: QueryPrediction, *, mask_features: Tensor) -> PastClasses | None:
-        """What the past says about a frame, which is remembered with it for the next one.
-
-        Args:
-            prediction: of the frame, with mask logits [Q,h,w].
-            mask_features: [C,h,w] of the frame.
-
-        Returns:
-            None for the first frame.
-        """
-        probabilities = prediction.class_logits.float().softmax(-1)[:, :-1].T  # [K,Q]
-        masks = prediction.mask_logits.float().sigmoid()
-        features = F.normalize(mask_features.float(), dim=0)
-        past = self._past(features)
-        classes = _strongest(probabilities @ masks.flatten(1).amax(1))
-        if past is not None:
-            classes = torch.cat((classes, past.classes)).unique()
-        scores = torch.einsum("kq,qhw->khw", probabilities[classes], masks)
-        if past is not None:
-            rows = torch.searchsorted(classes, past.classes)
-            scores = (scores * (1 - past.weight)).index_add(0, rows, past.scores * past.weight)
-        kept = _strongest(scores.flatten(1).amax(1))
-        self._classes, self._scores, self._features = classes[kept], scores[kept], features
-        return past
-
-    def _past(self, features: Tensor) -> PastClasses | None:
-        if self._classes is None or self._scores is None or self._features is None:
+    def recall(self, mask_features: Tensor) -> PastQueries | None:
+        """What the last frame says about one with these mask features [C,h,w]; None before the first frame."""
+        before = self._before
+        if before is None:
             return None
-        alike = ((features * self._features).sum(0) - ALIKE) / ALIKE_RANGE
-        return PastClasses(classes=self._classes, scores=self._scores, weight=PAST_WEIGHT * alike.sigmoid())
+        cosine = (_unit(mask_features) * before.features).sum(0)
+        share = PAST_SHARE * ((cosine - ALIKE) / ALIKE_RANGE).sigmoid()
+        return PastQueries(
+            class_logits=before.prediction.class_logits,
+            mask_logits=before.prediction.mask_logits,
+            weight=share / (1 - share),
+        )
+
+    def remember(self, prediction: QueryPrediction, *, mask_features: Tensor) -> None:
+        """A frame's queries, with mask logits [Q,h,w], and its mask features [C,h,w]."""
+        self._before = _Frame(prediction, _unit(mask_features))
 
 
-def _strongest(scores: Tensor) -> Tensor:
-    """Indices of the `CLASS_LIMIT` largest of [n], ascending."""
-    return scores.topk(min(CLASS_LIMIT, len(scores))).indices.sort().values
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    prediction: QueryPrediction
+    features: Tensor
+    """[C,h,w] of unit length."""
+
+
+def _unit(features: Tensor) -> Tensor:
+    return F.normalize(features.float(), dim=0)

@@ -240,38 +240,39 @@ def panoptic(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PastClasses:
-    """What the places of a frame were taken for before.
+class PastQueries:
+    """What a frame's places were taken for before: `class_logits` [P,K+1] and `mask_logits` [P,h,w] of the queries of
+    another frame, and what they count at each place, `weight` [h,w], where the frame's own count 1."""
 
-    `classes` [n], ascending, those that are remembered; `scores` [n,h,w], what `semantic` compares, of them; `weight`
-    [h,w], the share that the past has at a place.
-    """
-
-    classes: Tensor
-    scores: Tensor
+    class_logits: Tensor
+    mask_logits: Tensor
     weight: Tensor
 
 
 @torch.no_grad()
-def semantic(class_logits: Tensor, *, mask_logits: Tensor, sizes: MaskSizes, past: PastClasses | None = None) -> Tensor:
+def semantic(class_logits: Tensor, *, mask_logits: Tensor, sizes: MaskSizes, past: PastQueries | None = None) -> Tensor:
     """Per pixel the class with the largest sum over queries of class probability × mask probability: int64 [H,W].
 
     Class probabilities are the softmax over classes and void, the void column left out (Mask2Former's semantic
-    inference). With a `past`, the mean of that sum and the past's score, weighted pixel by pixel. Args as in
-    `panoptic`. Classes are culled by their bounds, then accumulated a few hundred at a time.
+    inference). Queries of a `past` are summed as well, times their weight. Other args as in `panoptic`. Classes are
+    culled by their bounds, then accumulated a few hundred at a time.
     """
+    own, weight = len(class_logits), None
+    if past is not None:
+        class_logits = torch.cat((class_logits, past.class_logits))
+        mask_logits = torch.cat((mask_logits, past.mask_logits))
+        weight = _TiledMasks(past.weight[None], sizes)
     probabilities = class_logits.float().softmax(-1)[:, :-1].T.contiguous()  # [K,Q]
     masks = _TiledMasks(mask_logits, sizes)
-    earlier = None if past is None else _TiledPast(past, sizes, num_classes=len(probabilities))
     lower, upper = masks.lower.sigmoid(), masks.upper.sigmoid()
+    if weight is not None:
+        lower[own:] *= weight.lower
+        upper[own:] *= weight.upper
     labels = torch.empty(sizes.target, dtype=torch.long, device=mask_logits.device)
     strongest = probabilities.amax(0)
     for index, tile in enumerate(masks.tiles):
-        least, most = probabilities @ lower[:, index], probabilities @ upper[:, index]
-        if earlier is not None:
-            least, most = earlier.bounds(least, most, index)
-        best = least.amax()
-        classes = (most >= best * (1 - _SLACK)).nonzero()[:, 0]
+        best = (probabilities @ lower[:, index]).amax()
+        classes = (probabilities @ upper[:, index] >= best * (1 - _SLACK)).nonzero()[:, 0]
         if len(classes) == 1:
             labels[tile.rows, tile.columns] = classes
             continue
@@ -279,43 +280,17 @@ def semantic(class_logits: Tensor, *, mask_logits: Tensor, sizes: MaskSizes, pas
         negligible = best * 1e-7 / len(strongest)
         queries = (strongest * upper[:, index] > negligible).nonzero()[:, 0]
         mask = masks.logits(queries, tile).sigmoid().flatten(1)
+        if weight is not None:
+            mask[queries >= own] *= weight.logits(queries.new_zeros(1), tile).flatten(1)
         values, indices = [], []
         for chunk in classes.split(_CLASS_CHUNK):
-            scores = probabilities[chunk[:, None], queries] @ mask
-            if earlier is not None:
-                scores = earlier.joined(scores, chunk, tile)
-            value, winner = scores.max(0)
+            value, winner = (probabilities[chunk[:, None], queries] @ mask).max(0)
             values.append(value)
             indices.append(chunk[winner])
         pick = torch.stack(values).max(0).indices
         ids = torch.stack(indices).gather(0, pick[None])[0]
         labels[tile.rows, tile.columns] = ids.view(tile.rows.stop - tile.rows.start, -1)
     return labels
-
-
-class _TiledPast:
-    """A `PastClasses` tile by tile: weighted scores, and what is left for the frame itself."""
-
-    def __init__(self, past: PastClasses, sizes: MaskSizes, *, num_classes: int) -> None:
-        self.classes = past.classes
-        self.scores = _TiledMasks(past.scores * past.weight, sizes)
-        self.left = _TiledMasks(1 - past.weight[None], sizes)
-        self.row = past.classes.new_full((num_classes,), -1)
-        self.row[past.classes] = torch.arange(len(past.classes), device=self.row.device)
-
-    def bounds(self, least: Tensor, most: Tensor, index: int) -> tuple[Tensor, Tensor]:
-        """Of the joined scores [K] in a tile, given those of the frame's own."""
-        least, most = least * self.left.lower[0, index], most * self.left.upper[0, index]
-        least[self.classes] += self.scores.lower[:, index]
-        most[self.classes] += self.scores.upper[:, index]
-        return least, most
-
-    def joined(self, scores: Tensor, classes: Tensor, tile: _Tile) -> Tensor:
-        """Scores [n, pixels] of some classes in a tile, joined with the past's."""
-        scores = scores * self.left.logits(classes.new_zeros(1), tile).flatten(1)
-        rows = self.row[classes]
-        known = (rows >= 0).nonzero()[:, 0]
-        return scores.index_add(0, known, self.scores.logits(rows[known], tile).flatten(1))
 
 
 @torch.no_grad()
