@@ -291,8 +291,7 @@ class Result:
         """
         if self._label_map is None:
             label_map = np.zeros((self.height, self.width), dtype=np.int32)
-            by_score, by_size = (lambda segment: segment.score or 0.0), (lambda segment: -segment.area)
-            for segment in sorted(self.segments, key=by_score if self.categories else by_size):
+            for segment in sorted(self.segments, key=lambda one: (one.score or 0.0) if self.categories else -one.area):
                 label_map[segment.mask] = segment.id
             self._label_map = label_map
         return self._label_map

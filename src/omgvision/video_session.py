@@ -17,7 +17,7 @@ from .models.omg_seg.clips_omg_seg import QueryPrediction, renumber
 from .models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from .models.omg_seg.outputs_omg_seg import OmgSegEncoderOutput
 from .models.omg_seg.postprocessing_omg_seg import InstanceMasks, MaskSizes, exclusive_map, panoptic, semantic
-from .models.omg_seg.tracking_omg_seg import CONTINUED_SHARE, TrackMemory
+from .models.omg_seg.tracking_omg_seg import TrackMemory
 from .object_tracking import ObjectTracker
 from .prompts import ObjectPrompt, checked_object
 from .reading import Reading
@@ -197,7 +197,7 @@ class VideoSession:
     def _proposals(self, clip: Sequence["_Current"], reading: Reading, prediction: QueryPrediction) -> list[Result]:
         voted = self._memory.follow_proposals(prediction, threshold=reading.threshold)
         seniority = self._memory.seniority()
-        reading = replace(reading, threshold=CONTINUED_SHARE * reading.threshold)
+        reading = replace(reading, threshold=0.0)  # what is not to be shown has no objectness at all
         found = [reading.masks(frame, sizes=clip[0].sizes, seniority=seniority) for frame in voted.frames()]
         return self._masks(clip, reading, found)
 

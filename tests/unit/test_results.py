@@ -109,6 +109,13 @@ def test_colour_of_a_track_is_the_same_in_every_frame():
     assert colours({1: 0}, task="semantic")[1] == colours({4: 0}, task="semantic")[4]
 
 
+def test_of_overlapping_segments_the_surer_one_is_on_top_and_without_classes_the_smaller_one(overlapping, image):
+    assert overlapping.label_map[12, 12] == 1 and overlapping.label_map[18, 10] == 2
+    agnostic = [SegmentLabel(score=segment.score) for segment in overlapping]
+    result = Result.from_masks(iter(overlapping.masks), agnostic, task="everything", image=image)
+    assert result.label_map[12, 12] == 3 and result.label_map[12, 16] == 1 and result.label_map[18, 10] == 2
+
+
 def test_overlapping_masks_are_kept_whole(overlapping):
     assert [s.area for s in overlapping] == [150, 200, 4]
     assert overlapping.segments[1].mask[10:20, 10:30].all()

@@ -8,6 +8,7 @@ with the largest IoU. A switch is a frame where the follower's id differs from t
 Letters: H×W pixels.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -116,34 +117,31 @@ class IdentitySwitches(PerSample[FollowedObjects]):
         return numbers
 
     def _followers(self, prediction: PanopticFrame, target: PanopticFrame) -> dict[int, list[int]]:
-        """True id → id of the countable prediction of an IoU over one half; void takes no part in the union."""
-        truths, guesses, pixels = (values.tolist() for values in overlaps(target.ids, prediction.ids))
-        areas: dict[int, int] = {}
-        guessed: dict[int, int] = {}
-        for truth, guess, count in zip(truths, guesses, pixels, strict=True):
-            areas[truth] = areas.get(truth, 0) + count
-            if truth != VOID:
-                guessed[guess] = guessed.get(guess, 0) + count
-        followers = {}
-        for truth, guess, shared in zip(truths, guesses, pixels, strict=True):
-            label = prediction.segments.get(guess)
-            if truth not in target.segments or label is None or not self.things[label.category]:
-                continue
-            if shared > 0.5 * (areas[truth] + guessed[guess] - shared):
-                followers[truth] = [guess]
-        return followers
+        """True id → id of the countable prediction of an IoU over one half."""
+        countable = {guess for guess, label in prediction.segments.items() if self.things[label.category]}
+        fits = _fits(prediction.ids, target)
+        return {truth: [guess] for truth, guess, _ in fits if guess in countable}
 
 
 def _overlapping(masks: Mapping[int, np.ndarray], target: PanopticFrame) -> dict[int, list[int]]:
-    """True id → ids of the masks of an IoU over one half, best first; void takes no part in the union."""
+    """True id → ids of the masks of an IoU over one half, best first."""
     followers: dict[int, list[tuple[float, int]]] = {}
-    areas = dict(zip(*(values.tolist() for values in np.unique(target.ids, return_counts=True)), strict=True))
     for guess, mask in masks.items():
-        if mask.shape != target.ids.shape:
-            raise ValueError(f"masks: expected {target.ids.shape}, the size of the target, got {mask.shape} ({guess})")
-        truths, shared = (values.tolist() for values in np.unique(target.ids[mask], return_counts=True))
-        guessed = sum(count for truth, count in zip(truths, shared, strict=True) if truth != VOID)
-        for truth, count in zip(truths, shared, strict=True):
-            if truth in target.segments and (iou := count / (areas[truth] + guessed - count)) > 0.5:
+        for truth, inside, iou in _fits(mask, target):
+            if inside:
                 followers.setdefault(truth, []).append((iou, guess))
     return {truth: [guess for _, guess in sorted(some, reverse=True)] for truth, some in followers.items()}
+
+
+def _fits(guesses: np.ndarray, target: PanopticFrame) -> Iterator[tuple[int, int, float]]:
+    """True id, value of `guesses` [H, W] and IoU of all pairs of an IoU over one half; void is in no union."""
+    pairs = list(zip(*(values.tolist() for values in overlaps(target.ids, guesses)), strict=True))
+    areas: Counter[int] = Counter()
+    guessed: Counter[int] = Counter()
+    for truth, guess, count in pairs:
+        areas[truth] += count
+        if truth != VOID:
+            guessed[guess] += count
+    for truth, guess, shared in pairs:
+        if truth in target.segments and (iou := shared / (areas[truth] + guessed[guess] - shared)) > 0.5:
+            yield truth, guess, iou

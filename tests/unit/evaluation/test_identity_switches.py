@@ -104,7 +104,7 @@ def test_of_masks_that_overlap_the_last_follower_stays_while_it_fits() -> None:
 
 
 def test_masks_of_another_size_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"expected the size of the target \(4, 4\)"):
         IdentitySwitches(THINGS).update_overlapping("v", [({1: np.ones((2, 4), dtype=bool)}, frame((1, 0)))])
 
 

@@ -3,8 +3,6 @@
 Letters: Q queries, C width, h×w the stride-4 grid.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,33 +22,22 @@ class ClassMemory:
     """The last frame of a video: `recall` what it says about the next one, then `remember` that."""
 
     def __init__(self) -> None:
-        self._before: _Frame | None = None
+        self._before: tuple[QueryPrediction, Tensor] | None = None
 
     @torch.no_grad()
     def recall(self, mask_features: Tensor) -> PastQueries | None:
         """What the last frame says about one with these mask features [C,h,w]; None before the first frame."""
-        before = self._before
-        if before is None:
+        if self._before is None:
             return None
-        cosine = (_unit(mask_features) * before.features).sum(0)
+        prediction, features = self._before
+        cosine = F.cosine_similarity(mask_features.float(), features.float(), dim=0)
         share = PAST_SHARE * ((cosine - ALIKE) / ALIKE_RANGE).sigmoid()
         return PastQueries(
-            class_logits=before.prediction.class_logits,
-            mask_logits=before.prediction.mask_logits,
+            class_logits=prediction.class_logits,
+            mask_logits=prediction.mask_logits,
             weight=share / (1 - share),
         )
 
     def remember(self, prediction: QueryPrediction, *, mask_features: Tensor) -> None:
         """A frame's queries, with mask logits [Q,h,w], and its mask features [C,h,w]."""
-        self._before = _Frame(prediction, _unit(mask_features))
-
-
-@dataclass(frozen=True, eq=False)
-class _Frame:
-    prediction: QueryPrediction
-    features: Tensor
-    """[C,h,w] of unit length."""
-
-
-def _unit(features: Tensor) -> Tensor:
-    return F.normalize(features.float(), dim=0)
+        self._before = (prediction, mask_features)

@@ -117,20 +117,21 @@ class TrackMemory:
             threshold: objectness that a new object must exceed.
 
         Returns:
-            The prediction with the objectness of a query that continues a track as the track's frames voted, to exceed
-            `CONTINUED_SHARE` of the threshold; and with -inf for one that would be new but is not sure enough, or lies
-            where another is followed (`DUPLICATE_OVERLAP`).
+            The prediction with the objectness of queries that are to be shown, and -inf for the others. One that
+            continues a track has what the track's frames voted, more than `CONTINUED_SHARE` of the threshold; one that
+            is new exceeds the threshold, and does not lie where another is followed (`DUPLICATE_OVERLAP`).
         """
+        least = CONTINUED_SHARE * threshold
         objectness = prediction.iou_logits.float().sigmoid()
-        candidates = (objectness > CONTINUED_SHARE * threshold).nonzero()[:, 0].tolist()
-        voted = self.follow(prediction, visible=candidates)
+        voted = self.follow(prediction, visible=(objectness > least).nonzero()[:, 0].tolist())
         follows = self.seniority() > 0
         taken = mask_ious(prediction.mask_logits > 0, prediction.mask_logits[follows] > 0) > DUPLICATE_OVERLAP
-        shown = follows | (objectness > threshold) & ~taken.any(1)
-        logits = prediction.iou_logits.masked_fill(~shown, -torch.inf)
+        logits = prediction.iou_logits.clone()
         for row, track in self._matched.items():
-            logits[row] = self._vote(track, track.iou_logit, prediction.iou_logits[row])
-        return replace(voted, iou_logits=logits)
+            logits[row] = self._vote(track, track.iou_logit, logits[row])
+        sure = logits.float().sigmoid() > torch.where(follows, least, threshold)
+        shown = sure & (follows | ~taken.any(1))
+        return replace(voted, iou_logits=logits.masked_fill(~shown, -torch.inf))
 
     def seniority(self) -> Tensor:
         """[Q], in how many frames the track that a query of this clip continues was seen before; 0 without one."""
