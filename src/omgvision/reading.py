@@ -108,8 +108,8 @@ class Reading:
             threshold=self.threshold,
         )
 
-    def masks(self, prediction: QueryPrediction, *, sizes: MaskSizes, seniority: Tensor | None = None) -> InstanceMasks:
-        """Instances, or without classes proposals; `seniority` as of `proposals`."""
+    def masks(self, prediction: QueryPrediction, *, sizes: MaskSizes) -> InstanceMasks:
+        """Instances, or without classes proposals."""
         if self.task == "everything":
             return proposals(
                 prediction.iou_logits,
@@ -117,7 +117,6 @@ class Reading:
                 sizes=sizes,
                 max_proposals=self.max_masks,
                 threshold=self.threshold,
-                seniority=seniority,
             )
         return instances(
             prediction.class_logits,

@@ -195,10 +195,9 @@ class VideoSession:
         return self._masks(clip, reading, [reading.masks(frame, sizes=sizes) for frame in frames])
 
     def _proposals(self, clip: Sequence["_Current"], reading: Reading, prediction: QueryPrediction) -> list[Result]:
-        voted = self._memory.follow_proposals(prediction, threshold=reading.threshold)
-        seniority = self._memory.seniority()
+        shown = self._memory.follow_proposals(prediction, threshold=reading.threshold)
         reading = replace(reading, threshold=0.0)  # what is not to be shown has no objectness at all
-        found = [reading.masks(frame, sizes=clip[0].sizes, seniority=seniority) for frame in voted.frames()]
+        found = [reading.masks(frame, sizes=clip[0].sizes) for frame in shown.frames()]
         return self._masks(clip, reading, found)
 
     def _masks(self, clip: Sequence["_Current"], reading: Reading, found: Sequence[InstanceMasks]) -> list[Result]:

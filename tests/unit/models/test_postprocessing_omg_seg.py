@@ -189,17 +189,6 @@ def test_proposals_suppress_duplicates():
     assert proposals(logits, threshold=1.0, **arguments).masks.shape == (0, 64, 64)
 
 
-def test_of_duplicates_the_one_known_for_longer_is_left():
-    masks = torch.full((4, 16, 16), -5.0)
-    masks[0, :8, :8] = masks[1, :8, :9] = masks[2, :8, 1:9] = masks[3, 9:, 9:] = 5.0
-    arguments = {"mask_logits": masks, "sizes": MaskSizes(canvas=(64, 64), image=(64, 64), target=(64, 64))}
-    logits = torch.tensor([1.0, 2.0, 1.5, 3.0])
-    assert proposals(logits, seniority=torch.tensor([0, 0, 0, 0]), **arguments).queries.tolist() == [3, 1]
-    assert proposals(logits, seniority=torch.tensor([5, 0, 2, 0]), **arguments).queries.tolist() == [3, 0]
-    known = proposals(logits, seniority=torch.tensor([5, 0, 2, 0]), nms_threshold=0.95, **arguments)
-    assert known.queries.tolist() == [3, 1, 2, 0], "the order is that of the scores all the same"
-
-
 @settings(max_examples=30, deadline=None)
 @given(seed=seeds, threshold=st.floats(0.1, 0.9))
 def test_proposals_left_overlap_no_more_than_allowed(seed: int, threshold: float):

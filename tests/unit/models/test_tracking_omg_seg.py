@@ -239,13 +239,61 @@ def test_without_a_past_proposals_are_as_they_are():
     assert list(proposal_step(memory, (square(2, 2), 0, 0.6), (square(2, 3), 1, 0.7), (square(9, 9), 2, 0.4))) == [0, 1]
 
 
-def test_seniority_counts_the_frames_of_the_tracks_that_go_on():
+BOTH = torch.maximum(square(2, 2), square(2, 10))
+
+
+def test_a_proposal_that_covers_more_continues_a_track_with_its_part_alone():
+    """Two objects that look alike are one proposal in some frames; who was followed alone goes on alone."""
     memory = TrackMemory()
-    for _ in range(3):
-        memory.follow(frame(LEFT), visible=[0])
-        memory.remember([0])
-    memory.follow(frame(RIGHT, LEFT), visible=[0, 1])
-    assert memory.seniority().tolist() == [0, 3]
+    (track,) = proposal_step(memory, (square(2, 2), 0, 0.6)).values()
+    for _ in range(2 * tracking.ACTIVE_FRAMES):
+        shown = proposal_step(memory, (BOTH, 0, 0.4))
+        assert shown == {1: track} and torch.equal(track.mask, square(2, 2) > 0)
+    assert proposal_step(memory, (square(2, 2), 0, 0.4)) == {0: track}
+
+
+def test_a_part_says_nothing_about_a_track_but_where_it_is():
+    memory = TrackMemory()
+    (track,) = proposal_step(memory, (square(2, 2), 0, 0.6)).values()
+    proposal_step(memory, (torch.maximum(square(2, 3), square(10, 10)), 4, 0.9))
+    assert torch.equal(track.mask, square(2, 3) > 0)
+    assert track.features.argmax() == 0 and float(track.iou_logit.sigmoid()) == pytest.approx(0.6)
+
+
+def test_both_objects_of_a_proposal_go_on_by_their_parts():
+    memory = TrackMemory()
+    left, right = proposal_step(memory, (square(2, 2), 0, 0.6), (square(2, 10), 1, 0.6)).values()
+    assert proposal_step(memory, (BOTH, 2, 0.9)) == {1: left, 2: right}
+
+
+def test_of_two_that_come_to_overlap_the_one_known_for_longer_is_shown():
+    memory = TrackMemory()
+    (older,) = proposal_step(memory, (square(2, 2), 0, 0.6)).values()
+    for column in (7, 6):
+        _, younger = proposal_step(memory, (square(2, 2), 0, 0.5), (square(2, column), 1, 0.9)).values()
+    assert older.times_seen > younger.times_seen
+    near = proposal_step(memory, (square(2, 2), 0, 0.5), (square(2, 5), 1, 0.9))
+    assert list(near.values()) == [older, younger]
+    assert proposal_step(memory, (square(2, 2), 0, 0.5), (square(2, 4), 1, 0.9)) == {0: older}
+
+
+def test_those_that_began_together_may_overlap():
+    """So that a frame that repeats shows what it showed."""
+    memory = TrackMemory()
+    both = ((square(2, 2), 0, 0.6), (square(2, 4), 1, 0.7))
+    assert [proposal_step(memory, *both).keys() for _ in range(3)] == [{0, 1}] * 3
+
+
+def test_the_best_part_follows_a_piece_through_a_clip():
+    was = square(2, 2) > 0
+    moving = torch.stack([torch.maximum(square(2, 2 + shift), square(10, 10)) > 0 for shift in range(4)])
+    whole = torch.ones_like(moving)
+    part = tracking.best_part(torch.stack([whole, moving]), was)
+    assert part is not None
+    assert torch.equal(part, torch.stack([square(2, 2 + shift) > 0 for shift in range(4)]))
+    assert tracking.best_part(whole[None], was) is None, "nothing to tell it apart by"
+    assert tracking.best_part(moving[None, 3:], was) is None, "mostly elsewhere"
+    assert tracking.best_part(torch.zeros(0, 1, GRID, GRID, dtype=torch.bool), was) is None
 
 
 # --------------------------------------------------------------------------------------------------------------- clips

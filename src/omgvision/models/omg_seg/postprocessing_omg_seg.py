@@ -333,22 +333,18 @@ def proposals(
     max_proposals: int = 100,
     threshold: float = 0.0,
     nms_threshold: float | None = 0.7,
-    seniority: Tensor | None = None,
 ) -> InstanceMasks:
     """Everything, without classes: masks by falling objectness sigmoid(iou_logits [Q]), labels -1.
 
     With `nms_threshold`, a mask whose IoU with a better one exceeds it is left out, and so are empty masks;
-    None is the original's rule, the best `max_proposals` as they are. Objectness must be above `threshold`. In a video,
-    `seniority` [Q] says which of two such masks is the better one before objectness does: how long each is known.
+    None is the original's rule, the best `max_proposals` as they are. Objectness must be above `threshold`.
     """
     objectness = iou_logits.float().sigmoid()
     queries = objectness.argsort(descending=True, stable=True)
     queries = queries[objectness[queries] > threshold]
-    if seniority is not None:
-        queries = queries[seniority[queries].argsort(descending=True, stable=True)]
     if nms_threshold is not None:
         queries = queries[_suppress(mask_logits[queries], sizes, nms_threshold)]
-    queries = queries[objectness[queries].argsort(descending=True, stable=True)][:max_proposals]
+    queries = queries[:max_proposals]
     masks, boxes, _ = _render(mask_logits[queries], sizes, cut=0.0)
     return InstanceMasks(
         masks=masks, scores=objectness[queries], labels=torch.full_like(queries, -1), boxes=boxes, queries=queries

@@ -7,7 +7,9 @@ are compared, h×w the stride-4 grid.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
+from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,8 +27,15 @@ CONTINUED_SHARE = 0.7
 """A proposal without a class that continues a track is shown from this share of the threshold on: its objectness then
 does not have to exceed the threshold in every frame anew."""
 
-DUPLICATE_OVERLAP = 0.5
-"""IoU with one that continues a track from which a proposal is not a new object."""
+WHOLE_OVERLAP = 0.8
+"""IoU with the mask that a track had last from which a proposal without a class may continue it as it is."""
+
+PART_OVERLAP = 0.5
+"""IoU with that mask from which a part of a proposal continues a track that no whole one does."""
+
+DUPLICATE_OVERLAP = 0.3
+"""IoU with one that continues a track from which a proposal is no new object, and no track that is known for less long.
+"""
 
 ACTIVE_FRAMES = 5
 """A track that was not seen for this many frames is lost: its last mask no longer says where to look."""
@@ -40,6 +49,9 @@ TRACK_LIMIT = 256
 
 FEATURE_MOMENTUM = 0.8
 """Share of a track's remembered features that a new frame leaves as they are."""
+
+PART_LOGIT = 5.0
+"""Mask logit inside and, negative, outside of a part."""
 
 VOTES = 20
 """Class logits of a track are the mean over the frames that it was seen in; from this number of frames on the oldest
@@ -98,8 +110,7 @@ class TrackMemory:
             which order of classes. How sure a query is stays its own, so that the same queries win their pixels as
             without votes: voted scores would let a duplicate with a score of its own take an object over.
         """
-        self._clip = range(self._clip.stop, self._clip.stop + prediction.mask_logits.shape[1])
-        self._prediction = prediction
+        self._start(prediction)
         self._matched = self._assign(visible, self._active(but={}), threshold=MATCH_THRESHOLD)
         logits = prediction.class_logits.clone()
         for row, track in self._matched.items():
@@ -113,33 +124,67 @@ class TrackMemory:
     def follow_proposals(self, prediction: QueryPrediction, *, threshold: float) -> QueryPrediction:
         """`follow` for queries without classes, of which many are on one object and hardly surer than `threshold`.
 
+        Such a query often covers several objects that look alike, in one frame and not in the next. So only one that
+        covers what a track covered continues it; where there is none, a part of one that lies where the track was does.
+
         Args:
             threshold: objectness that a new object must exceed.
 
         Returns:
-            The prediction with the objectness of queries that are to be shown, and -inf for the others. One that
-            continues a track has what the track's frames voted, more than `CONTINUED_SHARE` of the threshold; one that
-            is new exceeds the threshold, and does not lie where another is followed (`DUPLICATE_OVERLAP`).
+            The prediction with more queries, the parts that continue a track, and with the objectness of those that are
+            to be shown, -inf for the others. One that continues a track has what the track's frames voted, more than
+            `CONTINUED_SHARE` of the threshold; one that is new exceeds the threshold. Neither lies where another has
+            been followed for longer (`DUPLICATE_OVERLAP`).
         """
+        self._start(prediction)
         least = CONTINUED_SHARE * threshold
-        objectness = prediction.iou_logits.float().sigmoid()
-        voted = self.follow(prediction, visible=(objectness > least).nonzero()[:, 0].tolist())
-        follows = self.seniority() > 0
-        taken = mask_ious(prediction.mask_logits > 0, prediction.mask_logits[follows] > 0) > DUPLICATE_OVERLAP
-        logits = prediction.iou_logits.clone()
-        for row, track in self._matched.items():
-            logits[row] = self._vote(track, track.iou_logit, logits[row])
-        sure = logits.float().sigmoid() > torch.where(follows, least, threshold)
-        shown = sure & (follows | ~taken.any(1))
-        return replace(voted, iou_logits=logits.masked_fill(~shown, -torch.inf))
+        likely = (prediction.iou_logits.float().sigmoid() > least).nonzero()[:, 0].tolist()
+        active = self._active(but={})
+        self._matched = self._assign(likely, active, threshold=MATCH_THRESHOLD, least_overlap=WHOLE_OVERLAP)
+        prediction = self._with_parts(likely)
+        followed = sorted(self._matched, key=lambda row: -self._matched[row].times_seen)
+        ages = torch.tensor([self._matched[row].times_seen for row in followed])
+        masks = prediction.mask_logits > 0
+        duplicates = (mask_ious(masks, masks[followed]) > DUPLICATE_OVERLAP).cpu()
+        logits, shown = torch.full_like(prediction.iou_logits, -torch.inf), torch.zeros(len(followed), dtype=torch.bool)
+        for place, row in enumerate(followed):
+            track = self._matched[row]
+            voted = self._vote(track, track.iou_logit, prediction.iou_logits[row])
+            of_older = (duplicates[row] & shown & (ages > track.times_seen)).any()
+            if float(voted.sigmoid()) > least and not of_older:
+                logits[row] = voted
+                shown[place] = True
+        new = prediction.iou_logits.float().sigmoid().cpu() > threshold
+        new[followed] = False
+        new &= ~(duplicates & shown).any(1)
+        logits[new] = prediction.iou_logits[new]
+        return replace(prediction, iou_logits=logits)
 
-    def seniority(self) -> Tensor:
-        """[Q], in how many frames the track that a query of this clip continues was seen before; 0 without one."""
-        assert self._prediction is not None, "follow comes first"
-        known = torch.zeros_like(self._prediction.iou_logits)
-        for row, track in self._matched.items():
-            known[row] = track.times_seen
-        return known
+    def _with_parts(self, rows: Sequence[int]) -> QueryPrediction:
+        """Adds a query for each track of the last frames that none continues as a whole, if a part of one does.
+
+        The part has what the track remembers, so that it says nothing about it but where it is.
+        """
+        prediction = self._prediction
+        assert prediction is not None
+        masks = prediction.mask_logits[rows] > 0
+        found = [
+            (track, part)
+            for track in self._active(but=self._matched)
+            if (part := best_part(masks, track.mask)) is not None
+        ]
+        if found:
+            first = len(prediction.iou_logits)
+            tracks, parts = zip(*found, strict=True)
+            self._matched |= dict(enumerate(tracks, start=first))
+            known = torch.stack(parts).to(prediction.mask_logits)
+            prediction = self._prediction = QueryPrediction(
+                class_logits=_joined(prediction.class_logits, [track.class_logits for track in tracks]),
+                iou_logits=_joined(prediction.iou_logits, [track.iou_logit for track in tracks]),
+                mask_logits=torch.cat([prediction.mask_logits, PART_LOGIT * (2 * known - 1)]),
+                query_features=_joined(prediction.query_features, [track.features for track in tracks]),
+            )
+        return prediction
 
     @torch.no_grad()
     def remember(self, seen: Sequence[int]) -> dict[int, Track]:
@@ -177,6 +222,10 @@ class TrackMemory:
             self.tracks = sorted(self.tracks, key=lambda track: -track.last_seen)[:TRACK_LIMIT]
         return tracks
 
+    def _start(self, prediction: QueryPrediction) -> None:
+        self._clip = range(self._clip.stop, self._clip.stop + prediction.mask_logits.shape[1])
+        self._prediction = prediction
+
     def _active(self, *, but: Mapping[int, Track]) -> list[Track]:
         """Tracks of the last frames that are not among those."""
         taken = {id(track) for track in but.values()}
@@ -189,7 +238,13 @@ class TrackMemory:
         return past.lerp(now, frames / min(track.times_seen + frames, max(VOTES, frames)))
 
     def _assign(
-        self, rows: Sequence[int], tracks: Sequence[Track], *, threshold: float, by_mask: bool = True
+        self,
+        rows: Sequence[int],
+        tracks: Sequence[Track],
+        *,
+        threshold: float,
+        by_mask: bool = True,
+        least_overlap: float = 0.0,
     ) -> dict[int, Track]:
         """The tracks that some queries (`rows`) continue: pairs of the largest total likeness over it."""
         prediction = self._prediction
@@ -203,13 +258,44 @@ class TrackMemory:
         likeness = FEATURE_WEIGHT * features @ remembered.T + CLASS_WEIGHT * classes.sqrt() @ expected.sqrt().T
         if by_mask:
             masks = torch.stack([track.mask for track in tracks])
-            likeness = likeness + MASK_WEIGHT * mask_ious(prediction.mask_logits[queries, 0] > 0, masks)
+            overlaps = mask_ious(prediction.mask_logits[queries, 0] > 0, masks)
+            likeness = torch.where(overlaps < least_overlap, 0.0, likeness + MASK_WEIGHT * overlaps)
         else:
             likeness = likeness / (FEATURE_WEIGHT + CLASS_WEIGHT)
         # Pairs under the threshold are worth nothing, so that they do not cost others their partner.
         worth = (likeness - threshold).clamp_min(0).double().cpu().numpy()
         pairs = zip(*linear_sum_assignment(worth, maximize=True), strict=True)
         return {rows[row]: tracks[column] for row, column in pairs if worth[row, column] > 0}
+
+
+def best_part(masks: Tensor, before: Tensor) -> Tensor | None:
+    """The connected pieces of a mask that lie mostly where something was; of several masks, those that fit it best.
+
+    Args:
+        masks: bool [N,T,h,w], of a clip; a piece may move from frame to frame.
+        before: bool [h,w], in the frame before the clip.
+
+    Returns:
+        bool [T,h,w]; None if none fits by `PART_OVERLAP`.
+    """
+    was, best, found = before.cpu().numpy(), PART_OVERLAP, None
+    covering = masks[:, 0, before].sum(1) > PART_OVERLAP * before.sum()  # others cannot fit, and pieces take time
+    for mask in masks[covering].cpu().numpy():
+        pieces = np.zeros(mask.shape, dtype=np.int32)
+        ndimage.label(mask, output=pieces)
+        count = int(pieces.max()) + 1
+        areas = np.bincount(pieces[0].ravel(), minlength=count)
+        shared = np.bincount(pieces[0][was], minlength=count)
+        kept = 2 * shared > areas
+        kept[0] = False
+        overlap = shared[kept].sum() / max(1, was.sum() + (areas - shared)[kept].sum())
+        if overlap > best:
+            best, found = overlap, kept[pieces]
+    return None if found is None else torch.from_numpy(found).to(before.device)
+
+
+def _joined(queries: Tensor, more: Sequence[Tensor]) -> Tensor:
+    return torch.cat([queries, torch.stack(list(more)).to(queries)])
 
 
 def _class_shares(logits: Tensor) -> Tensor:
