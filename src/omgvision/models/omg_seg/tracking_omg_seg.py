@@ -50,8 +50,8 @@ TRACK_LIMIT = 256
 FEATURE_MOMENTUM = 0.8
 """Share of a track's remembered features that a new frame leaves as they are."""
 
-PART_LOGIT = 5.0
-"""Mask logit inside and, negative, outside of a part."""
+LEFT_OUT = -5.0
+"""Mask logit of the pieces that a part leaves out."""
 
 VOTES = 20
 """Class logits of a track are the mean over the frames that it was seen in; from this number of frames on the oldest
@@ -167,21 +167,20 @@ class TrackMemory:
         """
         prediction = self._prediction
         assert prediction is not None
-        masks = prediction.mask_logits[rows] > 0
+        likely = prediction.mask_logits[rows]
         found = [
             (track, part)
             for track in self._active(but=self._matched)
-            if (part := best_part(masks, track.mask)) is not None
+            if (part := best_part(likely, track.mask)) is not None
         ]
         if found:
             first = len(prediction.iou_logits)
             tracks, parts = zip(*found, strict=True)
             self._matched |= dict(enumerate(tracks, start=first))
-            known = torch.stack(parts).to(prediction.mask_logits)
             prediction = self._prediction = QueryPrediction(
                 class_logits=_joined(prediction.class_logits, [track.class_logits for track in tracks]),
                 iou_logits=_joined(prediction.iou_logits, [track.iou_logit for track in tracks]),
-                mask_logits=torch.cat([prediction.mask_logits, PART_LOGIT * (2 * known - 1)]),
+                mask_logits=_joined(prediction.mask_logits, parts),
                 query_features=_joined(prediction.query_features, [track.features for track in tracks]),
             )
         return prediction
@@ -268,21 +267,21 @@ class TrackMemory:
         return {rows[row]: tracks[column] for row, column in pairs if worth[row, column] > 0}
 
 
-def best_part(masks: Tensor, before: Tensor) -> Tensor | None:
+def best_part(logits: Tensor, before: Tensor) -> Tensor | None:
     """The connected pieces of a mask that lie mostly where something was; of several masks, those that fit it best.
 
     Args:
-        masks: bool [N,T,h,w], of a clip; a piece may move from frame to frame.
+        logits: [N,T,h,w], of masks in a clip; a piece may move from frame to frame.
         before: bool [h,w], in the frame before the clip.
 
     Returns:
-        bool [T,h,w]; None if none fits by `PART_OVERLAP`.
+        Logits [T,h,w], `LEFT_OUT` in the other pieces; None if none fits by `PART_OVERLAP`.
     """
     was, best, found = before.cpu().numpy(), PART_OVERLAP, None
-    covering = masks[:, 0, before].sum(1) > PART_OVERLAP * before.sum()  # others cannot fit, and pieces take time
-    for mask in masks[covering].cpu().numpy():
+    shared_areas = (logits[:, 0, before] > 0).sum(1)
+    for mask in logits[shared_areas > PART_OVERLAP * before.sum()]:  # the others cannot fit, and pieces take time
         pieces = np.zeros(mask.shape, dtype=np.int32)
-        ndimage.label(mask, output=pieces)
+        ndimage.label((mask > 0).cpu().numpy(), output=pieces)
         count = int(pieces.max()) + 1
         areas = np.bincount(pieces[0].ravel(), minlength=count)
         shared = np.bincount(pieces[0][was], minlength=count)
@@ -290,8 +289,9 @@ def best_part(masks: Tensor, before: Tensor) -> Tensor | None:
         kept[0] = False
         overlap = shared[kept].sum() / max(1, was.sum() + (areas - shared)[kept].sum())
         if overlap > best:
-            best, found = overlap, kept[pieces]
-    return None if found is None else torch.from_numpy(found).to(before.device)
+            kept[0] = True
+            best, found = overlap, torch.where(torch.from_numpy(kept[pieces]).to(mask.device), mask, LEFT_OUT)
+    return found
 
 
 def _joined(queries: Tensor, more: Sequence[Tensor]) -> Tensor:
