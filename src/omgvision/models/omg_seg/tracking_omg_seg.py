@@ -50,9 +50,6 @@ TRACK_LIMIT = 256
 FEATURE_MOMENTUM = 0.8
 """Share of a track's remembered features that a new frame leaves as they are."""
 
-LEFT_OUT = -5.0
-"""Mask logit of the pieces that a part leaves out."""
-
 VOTES = 20
 """Class logits of a track are the mean over the frames that it was seen in; from this number of frames on the oldest
 fade exponentially."""
@@ -275,7 +272,7 @@ def best_part(logits: Tensor, before: Tensor) -> Tensor | None:
         before: bool [h,w], in the frame before the clip.
 
     Returns:
-        Logits [T,h,w], `LEFT_OUT` in the other pieces; None if none fits by `PART_OVERLAP`.
+        Logits [T,h,w], with the other pieces turned negative; None if none fits by `PART_OVERLAP`.
     """
     was, best, found = before.cpu().numpy(), PART_OVERLAP, None
     shared_areas = (logits[:, 0, before] > 0).sum(1)
@@ -290,7 +287,7 @@ def best_part(logits: Tensor, before: Tensor) -> Tensor | None:
         overlap = shared[kept].sum() / max(1, was.sum() + (areas - shared)[kept].sum())
         if overlap > best:
             kept[0] = True
-            best, found = overlap, torch.where(torch.from_numpy(kept[pieces]).to(mask.device), mask, LEFT_OUT)
+            best, found = overlap, torch.where(torch.from_numpy(kept[pieces]).to(mask.device), mask, -mask)
     return found
 
 
