@@ -68,9 +68,12 @@ class Conversation:
         self.model, self.processor = model, processor
         self.image = None if image is None else load_image(image)
         self.system = system
-        self._end = processor.tokenizer.get_vocab()["<|im_end|>"]
+        vocabulary = processor.tokenizer.get_vocab()
+        self._end = vocabulary["<|im_end|>"]
         self._positions = _positions(model.model.language_model.config)
-        self._ends = {self._end, processor.tokenizer.eos_token_id}
+        # A model that begins the next turn by itself has said what it wanted to say.
+        ends = (self._end, processor.tokenizer.eos_token_id, vocabulary["<|im_start|>"])
+        self._ends = {end for end in ends if end is not None}
         self.turns: list[tuple[str, Answer]] = []
         self._images: OmgLlavaImages | None = None
         if self.image is not None:
@@ -161,7 +164,7 @@ class Conversation:
         answer = self._answer(listener)
         self._messages = [*messages, *self._turn(messages, text, without_question_tokens(answer.tagged))]
         self._prompts = prompts
-        self._ids = [*ids, *listener.ids] if answer.complete else [*ids, *listener.ids, self._end]
+        self._ids = [*ids, *self._without_end(listener.ids), self._end]
         self.turns.append((question, answer))
         return answer
 
@@ -196,8 +199,10 @@ class Conversation:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Tokens of an answer as text, tags included."""
-        said = list(ids[:-1] if ids and ids[-1] in self._ends else ids)
-        return str(self.processor.tokenizer.decode(said, skip_special_tokens=False))
+        return str(self.processor.tokenizer.decode(self._without_end(ids), skip_special_tokens=False))
+
+    def _without_end(self, ids: Sequence[int]) -> list[int]:
+        return list(ids[:-1] if ids and ids[-1] in self._ends else ids)
 
     def mask_logits(self, states: Tensor) -> Tensor | None:
         """Hidden state of a [SEG] [1, E] → mask logits [H, W] of the picture, if there is one."""
@@ -311,6 +316,7 @@ class Conversation:
             streamer=listener,
             state_observer=listener.observe,
             do_sample="temperature" in options,
+            eos_token_id=sorted(self._ends),
             **{name: tensor.to(device) for name, tensor in placed.items()},
             **options,
         )
