@@ -45,7 +45,7 @@ places where it was, see `carried_over`."""
 CARRIED_FRAMES = 25
 """It is carried on for so many frames at most."""
 
-CARRIED_LIKENESS = 0.8
+CARRIED_LIKENESS = 0.9
 """Cosine of the mask features of a place and those near it in the frame before from which what is carried may be there:
 over a cut nothing is."""
 
