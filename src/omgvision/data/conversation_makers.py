@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ CLEAR_RATIO = 1.6
 CLEAR_SHARE = 0.6
 """Of an object's pixels: so many must be of one colour for it to have that colour."""
 MOST_COUNTED = 10
+MOST_NAMED = 5
+"""Kinds in a caption: people name the main things, and of a longer list a small model learns to go on and on."""
 SPREAD = 7919
 """A prime, by which neighbours get different numbers of turns."""
 
@@ -125,6 +128,7 @@ class Scene:
         return found
 
 
+T = TypeVar("T")
 Maker = Callable[[Scene, np.random.Generator], Made | None]
 """Scene → a question with its answer; None where the scene has nothing to ask for."""
 
@@ -134,18 +138,18 @@ def caption(scene: Scene, generator: np.random.Generator) -> Made | None:
     if scene.captions:
         text = _one(scene.captions, generator).strip()
     elif scene.nouns:
-        text = capitalised(listed(_kinds(scene))) + "."
+        text = capitalised(listed(_kinds(scene)[:MOST_NAMED])) + "."
     else:
         return None
     return Made(Turn(_one(words.CAPTION_QUESTIONS, generator), text))
 
 
 def grounded_caption(scene: Scene, generator: np.random.Generator) -> Made | None:
-    """What there is and how many of it, with a mask for each kind."""
+    """What there is and how many of it, the largest `MOST_NAMED` kinds, with a mask for each."""
     if not scene.nouns:
         return None
-    groups = scene.counts()
-    parts = _kinds(scene)
+    groups = dict(list(scene.counts().items())[:MOST_NAMED])
+    parts = _kinds(scene)[:MOST_NAMED]
     parts[0] = capitalised(parts[0])
     answer = listed([grounded(part) for part in parts]) + "."
     masks = [scene.masks[members].any(0) for members in groups.values()]
@@ -161,8 +165,8 @@ def count(scene: Scene, generator: np.random.Generator) -> Made | None:
     }
     if not groups or not scene.complete:
         return None
-    noun = _one(list(groups), generator)
-    number = len(groups[noun])
+    number = _one(sorted({len(members) for members in groups.values()}), generator)  # else it were one nearly always
+    noun = _one([noun for noun, members in groups.items() if len(members) == number], generator)
     question = _one(words.COUNT_QUESTIONS, generator).format(plural(noun))
     return Made(Turn(question, capitalised(words.NUMBERS[number]) + "."))
 
@@ -235,7 +239,7 @@ def colour(scene: Scene, generator: np.random.Generator) -> Made | None:
             choices.append((bare, found))
     if not choices:
         return None
-    noun, answer = choices[generator.integers(len(choices))]
+    noun, answer = _evenly(choices, generator)
     return Made(Turn(_one(words.COLOUR_QUESTIONS, generator).format(noun), capitalised(answer) + "."))
 
 
@@ -248,7 +252,7 @@ def position(scene: Scene, generator: np.random.Generator) -> Made | None:
     ]
     if not choices:
         return None
-    noun, place = choices[generator.integers(len(choices))]
+    noun, place = _evenly(choices, generator)
     return Made(Turn(_one(words.POSITION_QUESTIONS, generator).format(noun), capitalised(place) + "."))
 
 
@@ -391,16 +395,17 @@ def colour_of(pixels: np.ndarray) -> str | None:
 
 
 def place_of(centre: Sequence[float] | np.ndarray) -> str | None:
-    """ "on the left", "in the middle", "at the top right" …; None near a border between two of them."""
+    """ "on the left", "in the middle, at the top" …; None near a border between two of them.
+
+    Across comes first, in all of them: an answer is decided word by word, and no place is to have a beginning alone.
+    """
     parts = []
-    for value, (low, high) in zip(centre, (("left", "right"), ("top", "bottom")), strict=True):
+    columns, rows = ("on the left", "in the middle", "on the right"), ("at the top", "", "at the bottom")
+    for value, names in zip(centre, (columns, rows), strict=True):
         if 0.3 < value < 0.38 or 0.62 < value < 0.7:
             return None
-        parts.append(low if value <= 0.3 else high if value >= 0.7 else "")
-    across, down = parts
-    if not across and not down:
-        return "in the middle"
-    return f"at the {down}{' ' if across else ''}{across}" if down else f"on the {across}"
+        parts.append(names[0 if value <= 0.3 else 2 if value >= 0.7 else 1])
+    return ", ".join(filter(None, parts))
 
 
 def _kinds(scene: Scene) -> list[str]:
@@ -410,5 +415,11 @@ def _kinds(scene: Scene) -> list[str]:
     ]
 
 
-def _one(choices: Sequence[str], generator: np.random.Generator) -> str:
+def _evenly(choices: Sequence[tuple[str, str]], generator: np.random.Generator) -> tuple[str, str]:
+    """One of (what, answer), each answer as often as the others."""
+    answer = _one(sorted({answer for _, answer in choices}), generator)
+    return _one([what for what, other in choices if other == answer], generator), answer
+
+
+def _one(choices: Sequence[T], generator: np.random.Generator) -> T:
     return choices[int(generator.integers(len(choices)))]

@@ -140,6 +140,23 @@ def unexplained(found: Tensor, wanted: Tensor) -> Tensor:
     return (found - wanted).square().mean() / (wanted - wanted.mean(0)).square().mean()
 
 
+PLACES = (("left", "middle", "right"), ("top", "middle", "bottom"))
+"""Words of columns and of rows."""
+PLACE_SHARE = 0.5
+"""Of the size of these words' embeddings, so that what is there stays louder than where."""
+
+
+@torch.no_grad()
+def align_places(model: OmgLlavaForConditionalGeneration, processor: OmgLlavaProcessor) -> None:
+    """Columns begin as the words left, middle and right, rows as top, middle and bottom, and what lies between them."""
+    places = model.model.places
+    assert places is not None
+    for embeddings, names in zip((places.columns, places.rows), PLACES, strict=True):
+        anchors = torch.stack([embedding_of(name, model, processor) for name in names])
+        between = F.interpolate(anchors.T[None], size=len(embeddings), mode="linear", align_corners=False)[0].T
+        embeddings.copy_(PLACE_SHARE * between)
+
+
 @torch.no_grad()
 def collected(
     model: OmgLlavaForConditionalGeneration, processor: OmgLlavaProcessor, samples: Iterable[Sample]

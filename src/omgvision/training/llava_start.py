@@ -25,6 +25,7 @@ from omgvision.llava import load_llava
 from omgvision.models.omg_llava.configuration_omg_llava import OmgLlavaConfig
 from omgvision.models.omg_llava.modeling_omg_llava import OmgLlavaForConditionalGeneration
 from omgvision.models.omg_llava.processing_omg_llava import OmgLlavaProcessor, prepare_tokenizer, token_ids
+from omgvision.models.omg_llava.projector_omg_llava import Places
 from omgvision.models.omg_seg.image_processing_omg_seg import OmgSegImageProcessor
 from omgvision.training.llava_adapters import without_adapters
 
@@ -194,3 +195,10 @@ def give_own_decoder(model: OmgLlavaForConditionalGeneration) -> None:
     if inner.mask_decoder is None:
         model.config.own_mask_decoder = True
         inner.mask_decoder = copy.deepcopy(inner.vision_tower.model.mask_decoder)
+
+
+def give_places(model: OmgLlavaForConditionalGeneration) -> None:
+    """Lets tokens say where in the picture they are; they say nothing yet."""
+    config, inner = model.config, model.model
+    config.place_embeddings = True
+    inner.places = Places(config.image_size // (32 * config.pixel_shuffle), model.lm_head.in_features)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from omgvision.data import SyntheticScenes
+from omgvision.data import SyntheticScenes, conversation_makers
 from omgvision.data import conversation_words as words
 from omgvision.data.conversation_makers import (
     MAKERS,
@@ -15,6 +15,7 @@ from omgvision.data.conversation_makers import (
     count,
     grounded_caption,
     place_of,
+    position,
     presence,
     referring,
     region,
@@ -109,6 +110,24 @@ def test_counts_and_presence(scene):
         assert made.turn.answer == ("No." if "bird" in made.turn.question else "Yes.")
 
 
+def test_rare_answers_are_asked_for_as_often_as_frequent_ones():
+    many = [(label, box(5 * at, 0, 5 * at + 4, 20), RED) for at, label in enumerate([0, 0, 1, 2, 3])]
+    scene = scene_of(*many)
+    answers = [made.turn.answer for made in draws(count, scene, 200)]
+    assert 70 < answers.count("Two.") < 130 and answers.count("One.") == 200 - answers.count("Two.")
+    places = [(1, box(0, 0, 10, 10), RED), (3, box(0, 12, 10, 22), GREY), (0, box(45, 45, 55, 55), BLUE)]
+    scene = scene_of(*places)
+    answers = [made.turn.answer for made in draws(position, scene, 200)]
+    assert 70 < answers.count("In the middle.") < 130
+
+
+def test_a_caption_names_the_main_kinds_alone(monkeypatch, scene):
+    monkeypatch.setattr(conversation_makers, "MOST_NAMED", 2)
+    assert drawn(caption, scene).turn.answer == "Brick wall and two dogs."
+    made = drawn(grounded_caption, scene)
+    assert made.turn.answer == "<p> Brick wall </p> [SEG] and <p> two dogs </p> [SEG]." and len(made.masks) == 2
+
+
 def test_counts_are_not_asked_where_small_ones_were_left_out():
     scene = scene_of((0, LEFT, RED), (0, box(90, 90, 93, 93), RED))
     assert count(scene, np.random.default_rng(0)) is None
@@ -186,5 +205,6 @@ def test_numbers_lists_and_articles():
 def test_colours_and_places():
     assert colour_of(np.full((9, 3), (210, 35, 35), dtype=np.uint8)) == "red"
     assert colour_of(np.array([[210, 30, 30], [30, 60, 210]], dtype=np.uint8)) is None
-    assert place_of((0.5, 0.5)) == "in the middle" and place_of((0.1, 0.9)) == "at the bottom left"
-    assert place_of((0.9, 0.5)) == "on the right" and place_of((0.35, 0.5)) is None
+    assert place_of((0.5, 0.5)) == "in the middle" and place_of((0.1, 0.9)) == "on the left, at the bottom"
+    assert place_of((0.9, 0.5)) == "on the right" and place_of((0.5, 0.1)) == "in the middle, at the top"
+    assert place_of((0.35, 0.5)) is None

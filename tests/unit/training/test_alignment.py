@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from omgvision.data import SyntheticScenes
-from omgvision.training.alignment import align, collected, overlaps
+from omgvision.training.alignment import PLACE_SHARE, align, align_places, collected, embedding_of, overlaps
+from omgvision.training.llava_start import give_places
 from tests.golden_llava import processor, random_llava
 
 SCENES = SyntheticScenes(size=(64, 96), length=6)
@@ -40,3 +41,16 @@ def test_overlaps():
     masks = torch.zeros(1, 8, 8, dtype=torch.bool)
     masks[0, :4] = True
     torch.testing.assert_close(overlaps(found, masks), torch.tensor([[1.0], [0.0]]))
+
+
+def test_places_begin_as_words():
+    model, images = random_llava(image_size=192), processor(side=192)
+    give_places(model)
+    assert model.model.places is not None and model.model.places.rows.abs().max() == 0
+    align_places(model, images)
+    for embeddings, words in (
+        (model.model.places.columns, ("left", "middle", "right")),
+        (model.model.places.rows, ("top", "middle", "bottom")),
+    ):
+        for found, word in zip(embeddings, words, strict=True):
+            assert torch.allclose(found, PLACE_SHARE * embedding_of(word, model, images)), word

@@ -97,8 +97,9 @@ def test_without_the_language_model(monkeypatch):
         nano.gguf_file(nano.llava_nano())
 
 
-def test_talk_is_short_and_without_pictures():
+def test_talk_is_without_pictures_and_begins_with_each_in_turn():
     talk = nano.Talk(nano.SMALL_TALK)
     drawn = [talk.draw(index, np.random.default_rng(0)) for index in range(len(talk))]
-    assert all(one.image is None and len(one.turns) == 1 for one in drawn)
+    assert all(one.image is None and len({turn.question for turn in one.turns}) == nano.TALKED for one in drawn)
+    assert [(one.turns[0].question, one.turns[0].answer) for one in drawn] == list(nano.SMALL_TALK)
     assert {" dog", " skateboard", " colour", "Please"} <= nano.needed_words()

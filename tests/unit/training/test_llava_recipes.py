@@ -69,6 +69,12 @@ def test_a_decoder_of_its_own_learns():
     assert not any("vision_tower" in name for name in learning(model))
 
 
+def test_places_learn():
+    model = random_llava(place_embeddings=True)
+    choose_trained(model, replace(finetune(), rank=2))
+    assert {"model.places.rows", "model.places.columns"} <= learning(model)
+
+
 @pytest.mark.parametrize(("own", "recipe"), [(True, finetune()), (False, gcg())])
 def test_model_and_recipe_that_do_not_fit(own, recipe):
     with pytest.raises(ValueError, match="own_mask_decoder: expected a model with"):

@@ -21,6 +21,7 @@ class OmgLlavaConfig(PreTrainedConfig):
         head_bias: Whether the language model's head has a bias, which its own configuration does not say.
         own_mask_decoder: Whether [SEG] goes through a trained copy of the mask decoder instead of the frozen one.
             Visual prompts always go through the frozen one.
+        place_embeddings: Whether tokens say where in the picture they are, see ``Places``. The original's do not.
         mask_weight, dice_weight: Factors of the mask losses (in the original 5 times 0.4 and 5 times 0.1).
         projection_loss_weight: Factor of the loss that makes both projections inverse to each other; 10 in the first
             stage of the original's training, which has no masks, and 0 later.
@@ -60,6 +61,7 @@ class OmgLlavaConfig(PreTrainedConfig):
     image_token_id: int = 92549
     head_bias: bool = False
     own_mask_decoder: bool = False
+    place_embeddings: bool = False
     mask_weight: float | int = 2.0
     dice_weight: float | int = 0.5
     projection_loss_weight: float | int = 0.0

@@ -26,7 +26,7 @@ from .loss_omg_llava import grounding_losses, projection_loss
 from .merging_omg_llava import NO_IMAGE, MergedInputs, merge
 from .outputs_omg_llava import OmgLlavaImages, OmgLlavaModelOutput, OmgLlavaOutput
 from .packing_omg_llava import find_packed, unpack_state
-from .projector_omg_llava import TextToVision, VisionToText
+from .projector_omg_llava import Places, TextToVision, VisionToText
 from .vision_omg_llava import OmgLlavaVisionMixin
 
 
@@ -69,6 +69,9 @@ class OmgLlavaPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, VisionToText):
             init.normal_(module.separator, std=self.config.initializer_range)
+        elif isinstance(module, Places):
+            init.zeros_(module.rows)
+            init.zeros_(module.columns)
         elif isinstance(self, OmgLlavaModel) and self.mask_decoder is not None and module is self.mask_decoder:
             frozen = dict(self.vision_tower.model.mask_decoder.named_parameters())
             for name, parameter in module.named_parameters():
@@ -88,6 +91,9 @@ class OmgLlavaModel(OmgLlavaPreTrainedModel, OmgLlavaVisionMixin):
         width = self.language_model.config.hidden_size
         self.projector = VisionToText(pixels, queries, width)
         self.text_to_vision = TextToVision(width, queries)
+        self.places = None
+        if config.place_embeddings:
+            self.places = Places(config.image_size // (32 * config.pixel_shuffle), width)
         self.mask_decoder = None
         if config.own_mask_decoder:
             self.mask_decoder = copy.deepcopy(self.vision_tower.model.mask_decoder)

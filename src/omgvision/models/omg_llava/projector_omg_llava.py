@@ -107,6 +107,32 @@ class VisionToText(nn.Module):
         return self.query_mlp(self.query_proj(queries))
 
 
+class Places(nn.Module):
+    """Where in the picture tokens are: an embedding of each row and of each column of the grid.
+
+    Positions in a sentence say it too, but a small language model does not learn to read rows and columns from them.
+
+    Args:
+        cells: g.
+        width: E.
+    """
+
+    def __init__(self, cells: int, width: int):
+        super().__init__()
+        self.rows = nn.Parameter(torch.zeros(cells, width))
+        self.columns = nn.Parameter(torch.zeros(cells, width))
+
+    def of_pixels(self) -> Tensor:
+        """[g·g, E]."""
+        return (self.rows[:, None] + self.columns).flatten(0, 1)
+
+    def of_objects(self, claims: Tensor) -> Tensor:
+        """The mean of the cells that each object claims more than all others do, [Q, g, g] → [Q, E]; 0 without any."""
+        owner = claims.flatten(1).argmax(0)
+        owned = F.one_hot(owner, len(claims)).T.to(self.rows)
+        return owned @ self.of_pixels() / owned.sum(1, keepdim=True).clamp_min(1)
+
+
 class TextToVision(nn.Sequential):
     """Hidden states of [SEG] [..., E] → queries [..., 2·C], features and positions."""
 
@@ -114,4 +140,4 @@ class TextToVision(nn.Sequential):
         super().__init__(nn.Linear(width, query_channels), nn.GELU(), nn.Linear(query_channels, query_channels))
 
 
-__all__ = ["TextToVision", "VisionToText", "ownership", "perception_prior", "pixel_tokens"]
+__all__ = ["Places", "TextToVision", "VisionToText", "ownership", "perception_prior", "pixel_tokens"]

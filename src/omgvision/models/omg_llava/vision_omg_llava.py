@@ -13,7 +13,7 @@ from transformers.modeling_utils import PreTrainedModel
 from .configuration_omg_llava import OmgLlavaConfig
 from .grounding_omg_llava import VisualPrompts, centers_as_points, group_by_picture, select_pictures, windows
 from .outputs_omg_llava import OmgLlavaImages
-from .projector_omg_llava import TextToVision, VisionToText, ownership, perception_prior, pixel_tokens
+from .projector_omg_llava import Places, TextToVision, VisionToText, ownership, perception_prior, pixel_tokens
 
 
 class OmgLlavaVisionMixin(PreTrainedModel):
@@ -24,6 +24,7 @@ class OmgLlavaVisionMixin(PreTrainedModel):
     mask_decoder: Any
     projector: VisionToText
     text_to_vision: TextToVision
+    places: Places | None
 
     # --- seeing ----------------------------------------------------------------------------------------------------
 
@@ -59,9 +60,17 @@ class OmgLlavaVisionMixin(PreTrainedModel):
             prior, kept = perception_prior(claims, queries)
         dtype = self.projector.separator.dtype
         grid = self.projector.project_pixels(pixels.to(dtype), prior.to(dtype))
+        objects = [
+            self.projector.project_queries(found[chosen].to(dtype)) for found, chosen in zip(queries, kept, strict=True)
+        ]
+        if self.places is not None:
+            grid = grid + self.places.of_pixels()
+            objects = [
+                found + self.places.of_objects(claimed)[chosen]
+                for found, claimed, chosen in zip(objects, claims, kept, strict=True)
+            ]
         tokens = [
-            torch.cat((cells, self.projector.separator, self.projector.project_queries(objects[chosen].to(dtype))))
-            for cells, objects, chosen in zip(grid, queries, kept, strict=True)
+            torch.cat((cells, self.projector.separator, found)) for cells, found in zip(grid, objects, strict=True)
         ]
         return OmgLlavaImages(tokens=tuple(tokens), queries=queries, kept=kept, encoded=encoded)
 

@@ -170,6 +170,8 @@ def choose_trained(model: OmgLlavaForConditionalGeneration, recipe: LlavaRecipe)
             model.lm_head.requires_grad_(True)
     inner.projector.requires_grad_(True)
     inner.text_to_vision.requires_grad_(True)
+    if inner.places is not None:
+        inner.places.requires_grad_(True)
     if inner.mask_decoder is not None:
         inner.mask_decoder.requires_grad_(True)
         inner.mask_decoder.level_embed.requires_grad_(False)  # it tells the frozen memories apart

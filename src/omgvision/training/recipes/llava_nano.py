@@ -39,13 +39,13 @@ from omgvision.models.omg_llava.modeling_omg_llava import OmgLlavaForConditional
 from omgvision.models.omg_llava.packing_omg_llava import DOWN, PACKED_FILE, Q4_1, Q8_0, UP, pack_q8_0
 from omgvision.models.omg_llava.processing_omg_llava import OmgLlavaProcessor, prepare_tokenizer
 from omgvision.models.omg_seg.vocabulary_omg_seg import build_clip_tokenizer
-from omgvision.training.alignment import align
+from omgvision.training.alignment import align, align_places
 from omgvision.training.conversation_probe import ConversationProbe
 from omgvision.training.export import WEIGHTS, written_whole
 from omgvision.training.guidance import frequent_words
 from omgvision.training.llava_adapters import learn_in_float32, train_rows
 from omgvision.training.llava_objective import ConversationObjective
-from omgvision.training.llava_start import give_own_decoder, joined_model, processor_of_parts
+from omgvision.training.llava_start import give_own_decoder, give_places, joined_model, processor_of_parts
 from omgvision.training.probe import spread
 from omgvision.training.recipe import OptimizerSettings, Stage
 from omgvision.training.recipes.llava import NEW_TOKENS, LlavaRecipe, choose_trained
@@ -180,6 +180,7 @@ def objective(recipe: NanoLlavaRecipe) -> ConversationObjective:
     model.config.num_loss_points = 2048
     model.config.mask_weight, model.config.dice_weight = MASK_WEIGHT, DICE_WEIGHT
     give_own_decoder(model)
+    give_places(model)
     choose_trained(model, recipe)
     vocabulary = smaller.tokenizer.get_vocab()
     train_rows(model, [vocabulary[token] for token in NEW_TOKENS])
@@ -188,8 +189,10 @@ def objective(recipe: NanoLlavaRecipe) -> ConversationObjective:
 
 
 def prepare(objective: ConversationObjective, recipe: NanoLlavaRecipe) -> None:
-    """Before the first step: the projections are aligned with the language model's words."""
-    align(objective.model, processor_of(recipe), shown_first(recipe), steps=recipe.align_steps, seed=recipe.seed)
+    """Before the first step: projections and places are aligned with the language model's words."""
+    model, processor = objective.model, processor_of(recipe)
+    align(model, processor, shown_first(recipe), steps=recipe.align_steps, seed=recipe.seed)
+    align_places(model, processor)
 
 
 def shown_first(recipe: NanoLlavaRecipe) -> Iterator[Sample]:
@@ -251,8 +254,8 @@ THINGS = {
     "referring": 2.0,
     "semantic": 1.0,
     "region": 2.0,
-    "colour": 0.7,
-    "position": 0.7,
+    "colour": 1.0,
+    "position": 1.4,
 }
 """How often each is asked of what is annotated throughout."""
 
@@ -287,7 +290,7 @@ def source(recipe: NanoLlavaRecipe) -> ConversationMixture:
             repeat=12,
         ),
         ConversationSource(made(rendered(recipe), "scenes")),
-        ConversationSource(Talk(SMALL_TALK), repeat=3),
+        ConversationSource(Talk(SMALL_TALK), repeat=12),
     ]
     sources += [ConversationSource(made(streets, "camvid", augmentation=ZOOMED)) for streets in photographs.streets]
     sources += [
@@ -323,8 +326,12 @@ def probe(recipe: NanoLlavaRecipe) -> ConversationProbe:
     )
 
 
+TALKED = 6
+"""Turns of a conversation without a picture: losses are divided by the words of a step, of which pictures have many."""
+
+
 class Talk:
-    """Questions and answers without a picture, a conversation each.
+    """Questions and answers without a picture: each begins a conversation, which goes on with some of the others.
 
     Attributes:
         name: "talk".
@@ -339,11 +346,12 @@ class Talk:
         return len(self._turns)
 
     def outline(self, index: int) -> Outline:
-        return Outline(sum(map(len, self._turns[index])), pictured=False)
+        return Outline(TALKED * sum(map(len, self._turns[index])), pictured=False)
 
-    def draw(self, index: int, _: np.random.Generator, /) -> Conversation:
-        turn = Turn(*self._turns[index])
-        return Conversation(None, (turn,), masks=no_masks(None), sample_id=str(index), dataset=self.name)
+    def draw(self, index: int, generator: np.random.Generator) -> Conversation:
+        others = [turn for turn in generator.permutation(len(self._turns)).tolist() if turn != index]
+        turns = tuple(Turn(*self._turns[turn]) for turn in [index, *others][:TALKED])
+        return Conversation(None, turns, masks=no_masks(None), sample_id=str(index), dataset=self.name)
 
 
 SMALL_TALK = (
