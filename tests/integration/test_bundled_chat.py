@@ -50,6 +50,8 @@ def test_the_person_in_two_portraits(model):
 @pytest.mark.slow
 def test_talk_without_a_picture(model):
     assert model.open_chat().ask("Hello!").text.startswith("Hello")
+    assert "omg-llava-nano" in model.open_chat().ask("Who are you?").text
+    assert "do not see a picture" in model.open_chat().ask("Describe the picture.").text
 
 
 def test_the_folder_is_whole_and_says_nothing_about_the_machine_it_was_made_on():
