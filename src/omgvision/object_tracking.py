@@ -1,7 +1,8 @@
 """Objects that the user points at, followed through a video.
 
-By label propagation: each cell of a new frame takes the labels of the cells that resemble it most, among all cells of
-the frames on which the user pointed and the nearby cells of the frame before.
+By label propagation (Jabri et al. 2020, "Space-Time Correspondence as a Contrastive Random Walk"; Caron et al. 2021,
+"Emerging Properties in Self-Supervised Vision Transformers"): each cell of a new frame takes the labels of the cells
+that resemble it most, among all cells of the frames on which the user pointed and the nearby cells of the frame before.
 What it costs hardly depends on how many objects there are, and an object that returns is found wherever it resembles
 what the user pointed at. Its cells are coarse; where an object agrees with one of the masks that the object queries
 find in the frame, that one's borders are seen. The prompt decoder answers on the frames with prompts alone: of the ways
@@ -22,16 +23,6 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from .models.omg_seg.label_propagation_omg_seg import (
-    KNOWN,
-    ROWS_AT_ONCE,
-    cell_features,
-    cell_grid,
-    cell_shares,
-    cells_near,
-    labels_of_alike,
-    share_logits,
-)
 from .models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from .models.omg_seg.outputs_omg_seg import OmgSegEncoderOutput
 from .models.omg_seg.postprocessing_omg_seg import MaskSizes
@@ -39,10 +30,22 @@ from .models.omg_seg.prompt_encoder_omg_seg import region_centers
 from .prompts import ObjectPrompt
 from .session import prompt_logits
 
+MAX_CELLS = 4096
+"""Of the grid of label propagation, so that its cost has a bound for pictures of any size."""
+NEIGHBOURS = 10
+"""Cells whose labels a cell takes."""
+TEMPERATURE = 0.07
+"""Of the softmax over their cosines."""
+WINDOW = 5
+"""How many cells an object may move from one frame to the next, in each direction."""
 REFERENCES = 3
 """Frames with prompts that are remembered of each object: the first one and the latest ones."""
+ROWS_AT_ONCE = 512
+"""Cells of the new frame that are compared at once; bounds the memory of the comparison."""
 GONE = -100.0
 """Mask logit everywhere of an object that is not to be seen. Finite, so that resizing leaves it what it is."""
+KNOWN = 8.0
+"""Mask logit of pixels inside and, negative, outside of a region that the user gave."""
 AGREEMENT = 0.7
 """IoU over which an object takes the borders of a query. Over one half, no query agrees with two objects."""
 
@@ -67,6 +70,12 @@ class _Current:
     memory: _Memory
     clicks: dict[int, ObjectPrompt] = field(default_factory=dict)
     answered: set[int] = field(default_factory=set)
+
+
+def share_logits(shares: Tensor, *, grid: Sequence[int]) -> Tensor:
+    """How far cells belong to objects, [N, rows, columns] from 0 to 1 → logits [N, h, w] between ∓ `KNOWN`."""
+    fine = F.interpolate(shares[None], size=tuple(grid), mode="bilinear", align_corners=False)[0]
+    return torch.logit(fine.double(), eps=1 / (1 + math.exp(KNOWN))).to(shares)
 
 
 class ObjectTracker:
@@ -258,30 +267,39 @@ class ObjectTracker:
     # ---------------------------------------------------------------------------------------------- label propagation
 
     @staticmethod
-    def _describe(encoded: OmgSegEncoderOutput) -> Tensor:
+    def _grid(shape: Sequence[int]) -> tuple[int, int]:
+        """The grid of label propagation for masks of (h, w)."""
+        height, width = shape
+        cell = math.ceil(math.sqrt(height * width / MAX_CELLS))
+        return math.ceil(height / cell), math.ceil(width / cell)
+
+    def _describe(self, encoded: OmgSegEncoderOutput) -> Tensor:
         """[G, C] of unit length."""
         assert encoded.mask_features is not None
-        return cell_features(encoded.mask_features[0, :, 0])
+        planes = encoded.mask_features[:, :, 0].float()
+        pooled = F.adaptive_avg_pool2d(F.normalize(planes, dim=1), self._grid(planes.shape[-2:]))
+        return F.normalize(pooled[0].flatten(1).T, dim=1)
 
-    @staticmethod
-    def _labels(logits: Tensor) -> Tensor:
+    def _labels(self, logits: Tensor) -> Tensor:
         """Logits [N, h, w] → how far each cell belongs to each object, [G, N]; every pixel has one owner at most."""
         owner = logits.argmax(0)
         rows = torch.arange(len(logits), device=logits.device)[:, None, None]
-        return cell_shares(logits.sigmoid() * (rows == owner))
+        return F.adaptive_avg_pool2d(logits.sigmoid() * (rows == owner), self._grid(logits.shape[-2:])).flatten(1).T
 
     def _transfer(self, features: Tensor) -> Tensor:
         """The labels of a new frame with `features` [G, C]: [N, rows, columns] of the grid."""
         current = self._current
         assert current is not None
-        grid = cell_grid(current.logits.shape[-2:])
+        height, width = self._grid(current.logits.shape[-2:])
         before = current.memory
-        index = torch.arange(len(features), device=features.device)
-        shares = features.new_zeros(len(features), before.labels.shape[1])
+        index = torch.arange(height * width, device=features.device)
+        y, x = index // width, index % width
+        shares = features.new_zeros(height * width, before.labels.shape[1])
         known = ~torch.stack([memory.labels[0] for memory in self._references]).isnan()
         groups = [(group, (known == group[:, None]).all(0)) for group in known.unique(dim=1).T]
         for rows in index.split(ROWS_AT_ONCE):
-            moved = (features[rows] @ before.features.T).masked_fill(~cells_near(rows, grid), -math.inf)
+            near = ((y[rows, None] - y).abs() <= WINDOW) & ((x[rows, None] - x).abs() <= WINDOW)
+            moved = (features[rows] @ before.features.T).masked_fill(~near, -math.inf)
             likeness = [features[rows] @ memory.features.T for memory in self._references]
             # Objects that were named on the same frames share their neighbours.
             for group, members in groups:
@@ -289,8 +307,10 @@ class ObjectTracker:
                 every = torch.cat([*(likeness[number] for number in chosen), moved], dim=1)
                 sources = [*(self._references[number] for number in chosen), before]
                 labels = torch.cat([memory.labels[:, members] for memory in sources])
-                shares[rows[:, None], members.nonzero()[:, 0]] = labels_of_alike(every, labels)
-        return shares.T.unflatten(1, grid)
+                best, place = every.topk(min(NEIGHBOURS, every.shape[1]), dim=1)
+                weights = (best / TEMPERATURE).softmax(1)
+                shares[rows[:, None], members.nonzero()[:, 0]] = (weights[..., None] * labels[place]).sum(1)
+        return shares.T.unflatten(1, (height, width))
 
     @staticmethod
     def _show(shares: Tensor, *, grid: Sequence[int]) -> Tensor:

@@ -195,8 +195,7 @@ class VideoSession:
         return self._masks(clip, reading, [reading.masks(frame, sizes=sizes) for frame in frames])
 
     def _proposals(self, clip: Sequence["_Current"], reading: Reading, prediction: QueryPrediction) -> list[Result]:
-        features = torch.stack([each.mask_features for each in clip], dim=1)
-        shown = self._memory.follow_proposals(prediction, mask_features=features, threshold=reading.threshold)
+        shown = self._memory.follow_proposals(prediction, threshold=reading.threshold)
         reading = replace(reading, threshold=0.0)  # what is not to be shown has no objectness at all
         found = [reading.masks(frame, sizes=clip[0].sizes) for frame in shown.frames()]
         return self._masks(clip, reading, found)

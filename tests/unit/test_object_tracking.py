@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from omgvision import object_tracking
-from omgvision.models.omg_seg import label_propagation_omg_seg
 from omgvision.models.omg_seg.mask_decoder_omg_seg import OmgSegDecoderOutput
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.outputs_omg_seg import OmgSegEncoderOutput, OmgSegOutput
@@ -316,7 +315,7 @@ def test_rows_compared_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_large_pictures_are_compared_on_a_coarser_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_propagation_omg_seg, "MAX_CELLS", 64)
+    monkeypatch.setattr(object_tracking, "MAX_CELLS", 64)
     following = tracker()
     first = frame((1, 2, 2, 6))
     following.prompt(first, {1: click(3, 3)}, size=SIZE)

@@ -202,29 +202,14 @@ def test_without_classes_features_and_masks_decide():
 THRESHOLD = 0.5
 
 
-def looks(*masks: Tensor) -> Tensor:
-    """Mask features [C,1,h,w] of a frame; each mask [h,w] has a direction of its own, and what is around too."""
-    planes = torch.zeros(WIDTH, 1, GRID, GRID)
-    planes[0] = 1
-    for direction, mask in enumerate(masks, start=1):
-        planes[:, :, mask > 0] = 0
-        planes[direction, :, mask > 0] = 1
-    return planes
-
-
-NO_LOOKS = torch.zeros(WIDTH, 1, GRID, GRID)
-
-
-def proposal_step(
-    memory: TrackMemory, *queries: tuple[Tensor, int, float], looks: Tensor = NO_LOOKS
-) -> dict[int, Track]:
+def proposal_step(memory: TrackMemory, *queries: tuple[Tensor, int, float]) -> dict[int, Track]:
     """One frame of proposals given as mask, direction of the feature, objectness; those shown, by row, with tracks."""
     prediction = replace(
         frame(*((mask, direction, 0) for mask, direction, _ in queries)),
         class_logits=torch.zeros(len(queries), 1),
         iou_logits=torch.tensor([objectness for *_, objectness in queries]).logit(),
     )
-    voted = memory.follow_proposals(prediction, mask_features=looks, threshold=THRESHOLD)
+    voted = memory.follow_proposals(prediction, threshold=THRESHOLD)
     shown = voted.iou_logits.sigmoid() > tracking.CONTINUED_SHARE * THRESHOLD
     return memory.remember(shown.nonzero()[:, 0].tolist())
 
@@ -297,73 +282,6 @@ def test_those_that_began_together_may_overlap():
     memory = TrackMemory()
     both = ((square(2, 2), 0, 0.6), (square(2, 4), 1, 0.7))
     assert [proposal_step(memory, *both).keys() for _ in range(3)] == [{0, 1}] * 3
-
-
-UNSURE = (square(10, 10), 3, 0.1)
-"""A proposal that is not shown."""
-
-
-def settled(memory: TrackMemory, *, frames: int = tracking.SETTLED_FRAMES) -> Track:
-    """A track of a square that has been there for so many frames."""
-    tracks = [
-        track
-        for _ in range(frames)
-        for track in proposal_step(memory, (square(2, 2), 0, 0.6), looks=looks(square(2, 2))).values()
-    ]
-    assert len({id(track) for track in tracks}) == 1
-    return tracks[0]
-
-
-def test_what_no_proposal_continues_is_carried_to_where_its_places_go():
-    memory = TrackMemory()
-    track = settled(memory)
-    for column in (4, 7, 9):
-        assert proposal_step(memory, UNSURE, looks=looks(square(2, column))) == {1: track}
-        assert torch.equal(track.mask, square(2, column) > 0)
-    assert track.features.argmax() == 0 and float(track.iou_logit.sigmoid()) == pytest.approx(0.6)
-    assert proposal_step(memory, (square(2, 9), 0, 0.6), looks=looks(square(2, 9))) == {0: track}
-
-
-def test_it_is_carried_for_a_while_only():
-    memory = TrackMemory()
-    track = settled(memory)
-    for _ in range(tracking.CARRIED_FRAMES):
-        assert proposal_step(memory, UNSURE, looks=looks(square(2, 2))) == {1: track}
-    assert proposal_step(memory, UNSURE, looks=looks(square(2, 2))) == {}
-    assert proposal_step(memory, (square(2, 2), 0, 0.6), looks=looks(square(2, 2))) == {0: track}
-    assert proposal_step(memory, UNSURE, looks=looks(square(2, 2))) == {1: track}, "found again, carried again"
-
-
-def test_what_was_hardly_seen_is_not_carried():
-    memory = TrackMemory()
-    settled(memory, frames=tracking.SETTLED_FRAMES - 1)
-    assert proposal_step(memory, UNSURE, looks=looks(square(2, 2))) == {}
-
-
-def test_nothing_is_carried_over_a_cut():
-    memory = TrackMemory()
-    settled(memory)
-    assert proposal_step(memory, UNSURE, looks=looks(square(9, 9), square(2, 2))[[5, 6, 7, 0, 1, 2, 3, 4]]) == {}
-
-
-def test_nothing_new_begins_on_what_is_carried():
-    memory = TrackMemory()
-    track = settled(memory)
-    assert proposal_step(memory, (square(2, 4), 3, 0.9), looks=looks(square(2, 3))) == {1: track}
-
-
-def test_it_is_carried_through_a_clip():
-    memory = TrackMemory()
-    track = settled(memory)
-    elsewhere = frame((square(10, 10), 3, 0))
-    prediction = replace(
-        clip(elsewhere, elsewhere, elsewhere), class_logits=torch.zeros(1, 1), iou_logits=torch.tensor([-9.0])
-    )
-    moving = torch.cat([looks(square(2, column)) for column in (4, 6, 8)], dim=1)
-    shown = memory.follow_proposals(prediction, mask_features=moving, threshold=THRESHOLD)
-    assert [torch.equal(shown.mask_logits[1, time] > 0, square(2, 4 + 2 * time) > 0) for time in range(3)] == [True] * 3
-    assert memory.remember([1]) == {1: track}
-    assert torch.equal(track.mask, square(2, 8) > 0)
 
 
 def test_the_best_part_follows_a_piece_through_a_clip():

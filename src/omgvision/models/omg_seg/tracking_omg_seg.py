@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .clips_omg_seg import QueryPrediction, mask_ious
-from .label_propagation_omg_seg import carried_over, cell_features
 
 FEATURE_WEIGHT, MASK_WEIGHT, CLASS_WEIGHT = 0.4, 0.4, 0.2
 """What makes a query and a track of the frames just before alike: cosine of their query features, IoU of the masks,
@@ -37,17 +36,6 @@ PART_OVERLAP = 0.5
 DUPLICATE_OVERLAP = 0.3
 """IoU with one that continues a track from which a proposal is no new object, and no track that is known for less long.
 """
-
-SETTLED_FRAMES = 5
-"""A track of a proposal that was seen in so many frames is carried on where nothing continues it: by the looks of the
-places where it was, see `carried_over`."""
-
-CARRIED_FRAMES = 25
-"""It is carried on for so many frames at most."""
-
-CARRIED_LIKENESS = 0.9
-"""Cosine of the mask features of a place and those near it in the frame before from which what is carried may be there:
-over a cut nothing is."""
 
 ACTIVE_FRAMES = 5
 """A track that was not seen for this many frames is lost: its last mask no longer says where to look."""
@@ -77,7 +65,6 @@ class Track:
         iou_logit: objectness, voted likewise.
         mask: bool [h,w], where it was in the last frame of the clip in which it was seen last.
         last_seen: number of that frame.
-        last_found: number of the last frame in which a query, or a part of one, was it.
         times_seen: frames; of a clip in which it was seen, all.
         ids: what it is called, by class: a query that stands for several classes is several instances. None is its
             first name.
@@ -88,7 +75,6 @@ class Track:
     iou_logit: Tensor
     mask: Tensor
     last_seen: int
-    last_found: int
     times_seen: int
     ids: dict[int | None, int] = field(default_factory=dict)
 
@@ -99,16 +85,14 @@ class TrackMemory:
     joined to those before it by its first frame, and to those after it by its last one.
 
     Memory and time do not depend on the length of the video: at most `TRACK_LIMIT` tracks of C + K floats and one
-    stride-4 mask are held, and the mask features of one frame.
+    stride-4 mask are held.
     """
 
     def __init__(self) -> None:
         self.tracks: list[Track] = []
-        self._places: Tensor | None = None
         self._clip = range(0)
         self._prediction: QueryPrediction | None = None
         self._matched: dict[int, Track] = {}
-        self._carried: set[int] = set()
 
     @torch.no_grad()
     def follow(self, prediction: QueryPrediction, *, visible: Sequence[int]) -> QueryPrediction:
@@ -134,34 +118,27 @@ class TrackMemory:
         return replace(prediction, class_logits=logits)
 
     @torch.no_grad()
-    def follow_proposals(
-        self, prediction: QueryPrediction, *, mask_features: Tensor, threshold: float
-    ) -> QueryPrediction:
+    def follow_proposals(self, prediction: QueryPrediction, *, threshold: float) -> QueryPrediction:
         """`follow` for queries without classes, of which many are on one object and hardly surer than `threshold`.
 
         Such a query often covers several objects that look alike, in one frame and not in the next. So only one that
-        covers what a track covered continues it; where there is none, a part of one that lies where the track was does;
-        and where there is no such part, the track is carried on for a while.
+        covers what a track covered continues it; where there is none, a part of one that lies where the track was does.
 
         Args:
-            mask_features: of the frames of the clip, [C,T,h,w].
             threshold: objectness that a new object must exceed.
 
         Returns:
-            The prediction with more queries, for tracks that no whole proposal continues, and with the objectness of
-            those that are to be shown, -inf for the others. One that continues a track has what the track's frames
-            voted, more than `CONTINUED_SHARE` of the threshold; one that is new exceeds the threshold. Neither lies
-            where another has been followed for longer (`DUPLICATE_OVERLAP`).
+            The prediction with more queries, the parts that continue a track, and with the objectness of those that are
+            to be shown, -inf for the others. One that continues a track has what the track's frames voted, more than
+            `CONTINUED_SHARE` of the threshold; one that is new exceeds the threshold. Neither lies where another has
+            been followed for longer (`DUPLICATE_OVERLAP`).
         """
         self._start(prediction)
         least = CONTINUED_SHARE * threshold
         likely = (prediction.iou_logits.float().sigmoid() > least).nonzero()[:, 0].tolist()
         active = self._active(but={})
         self._matched = self._assign(likely, active, threshold=MATCH_THRESHOLD, least_overlap=WHOLE_OVERLAP)
-        self._continue(self._parts(likely))
-        carried = self._carry(mask_features)
-        self._carried = {id(track) for track, _ in carried}
-        prediction = self._continue(carried)
+        prediction = self._with_parts(likely)
         followed = sorted(self._matched, key=lambda row: -self._matched[row].times_seen)
         ages = torch.tensor([self._matched[row].times_seen for row in followed])
         masks = prediction.mask_logits > 0
@@ -180,50 +157,27 @@ class TrackMemory:
         logits[new] = prediction.iou_logits[new]
         return replace(prediction, iou_logits=logits)
 
-    def _parts(self, rows: Sequence[int]) -> list[tuple[Track, Tensor]]:
-        """Tracks of the last frames that no query continues, with the parts [T,h,w] of these that do."""
-        assert self._prediction is not None
-        likely = self._prediction.mask_logits[rows]
-        parts = ((track, best_part(likely, track.mask)) for track in self._active(but=self._matched))
-        return [(track, part) for track, part in parts if part is not None]
+    def _with_parts(self, rows: Sequence[int]) -> QueryPrediction:
+        """Adds a query for each track of the last frames that none continues as a whole, if a part of one does.
 
-    def _carry(self, mask_features: Tensor) -> list[tuple[Track, Tensor]]:
-        """Settled tracks of the last frame that nothing continues, with the masks [T,h,w] that their places say."""
-        before = self._places
-        frames = [cell_features(frame) for frame in mask_features.unbind(1)]
-        self._places = frames[-1]
-        now = self._clip.start
-        tracks = [
-            track
-            for track in self._active(but=self._matched)
-            if track.last_seen == now - 1
-            and track.times_seen >= SETTLED_FRAMES
-            and now - track.last_found <= CARRIED_FRAMES
-        ]
-        if before is None or not tracks:
-            return []
-        masks, found = torch.stack([track.mask for track in tracks]), []
-        for places in frames:
-            logits = carried_over(masks, before=before, now=places, least_likeness=CARRIED_LIKENESS)
-            found.append(logits)
-            masks, before = logits > 0, places
-        carried = torch.stack(found, dim=1)
-        return [(track, logits) for track, logits in zip(tracks, carried, strict=True) if (logits[0] > 0).any()]
-
-    def _continue(self, found: Sequence[tuple[Track, Tensor]]) -> QueryPrediction:
-        """Adds a query for each track, with its mask [T,h,w] and what the track remembers: it says where that is, and
-        nothing else about it.
+        The part has what the track remembers, so that it says nothing about it but where it is.
         """
         prediction = self._prediction
         assert prediction is not None
+        likely = prediction.mask_logits[rows]
+        found = [
+            (track, part)
+            for track in self._active(but=self._matched)
+            if (part := best_part(likely, track.mask)) is not None
+        ]
         if found:
             first = len(prediction.iou_logits)
-            tracks, masks = zip(*found, strict=True)
+            tracks, parts = zip(*found, strict=True)
             self._matched |= dict(enumerate(tracks, start=first))
             prediction = self._prediction = QueryPrediction(
                 class_logits=_joined(prediction.class_logits, [track.class_logits for track in tracks]),
                 iou_logits=_joined(prediction.iou_logits, [track.iou_logit for track in tracks]),
-                mask_logits=_joined(prediction.mask_logits, masks),
+                mask_logits=_joined(prediction.mask_logits, parts),
                 query_features=_joined(prediction.query_features, [track.features for track in tracks]),
             )
         return prediction
@@ -251,7 +205,7 @@ class TrackMemory:
             mask = now.mask_logits[row, -1] > 0
             if track is None:
                 classes, objectness = now.class_logits[row].clone(), now.iou_logits[row].clone()
-                track = Track(features, classes, objectness, mask, last_seen=last, last_found=last, times_seen=frames)
+                track = Track(features, classes, objectness, mask, last_seen=last, times_seen=frames)
                 self.tracks.append(track)
             else:
                 track.features = F.normalize(features.lerp(track.features, FEATURE_MOMENTUM**frames), dim=0)
@@ -259,8 +213,6 @@ class TrackMemory:
                 track.iou_logit = self._vote(track, track.iou_logit, now.iou_logits[row])
                 track.mask, track.last_seen = mask, last
                 track.times_seen += frames
-                if id(track) not in self._carried:
-                    track.last_found = last
             tracks[row] = track
         if len(self.tracks) > TRACK_LIMIT:
             self.tracks = sorted(self.tracks, key=lambda track: -track.last_seen)[:TRACK_LIMIT]
@@ -269,7 +221,6 @@ class TrackMemory:
     def _start(self, prediction: QueryPrediction) -> None:
         self._clip = range(self._clip.stop, self._clip.stop + prediction.mask_logits.shape[1])
         self._prediction = prediction
-        self._carried = set()
 
     def _active(self, *, but: Mapping[int, Track]) -> list[Track]:
         """Tracks of the last frames that are not among those."""
