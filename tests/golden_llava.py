@@ -143,6 +143,13 @@ def text_config(**overrides: Any) -> LlamaConfig:
     return LlamaConfig(**({"vocab_size": len(tokenizer()), **SIZES} | overrides))
 
 
+def never_ending(model: OmgLlavaForConditionalGeneration) -> OmgLlavaForConditionalGeneration:
+    """It cannot say what ends an answer."""
+    vocabulary, end = tokenizer().get_vocab(), tokenizer().eos_token_id
+    model.generation_config.suppress_tokens = [vocabulary["<|im_start|>"], vocabulary["<|im_end|>"], end]
+    return model
+
+
 def random_llava(text: Any = None, **overrides: Any) -> OmgLlavaForConditionalGeneration:
     """A new very small model of 128-pixel pictures, the same at every call, in evaluation mode."""
     vision = random_config(num_classes=5, num_prototypes=2, freeze_backbone=True)

@@ -13,7 +13,7 @@ from transformers import BloomConfig
 from omgvision import OmgLlavaForConditionalGeneration, UserError
 from omgvision.chat import Answer, Conversation
 from omgvision.chat_listener import AnswerListener
-from tests.golden_llava import processor, random_llava, text_config, tokenizer
+from tests.golden_llava import never_ending, processor, random_llava, text_config, tokenizer
 
 SIDE = 128
 
@@ -108,8 +108,7 @@ def test_a_model_that_begins_the_next_turn_by_itself_has_ended(picture):
 
 def test_follow_ups_answer_as_a_fresh_reading(picture):
     """Without a script: the second answer over the cache is that of the whole conversation read at once."""
-    model = random_llava()
-    model.generation_config.eos_token_id = None
+    model = never_ending(random_llava())
     conversation = Conversation(model, processor(SIDE), image=picture, system="Be brief.")
     conversation.ask("One <mark> and <region>?", prompts=[{"point": (9, 9)}, {"box": (5, 5, 60, 40)}], max_new_tokens=6)
     cached = conversation.ask("Two?", max_new_tokens=6)

@@ -18,7 +18,7 @@ from omgvision.chat import Conversation
 from omgvision.serving.chatter import Chatter
 from omgvision.serving.routes import create_api
 from omgvision.serving.segmenter import Segmenter
-from tests.golden_llava import processor, random_llava, text_config
+from tests.golden_llava import never_ending, processor, random_llava, text_config
 from tests.unit.serving.test_http import LIMITS, chatter, data_url, line_of, messages
 
 PATH = "/v1/chat/completions"
@@ -104,8 +104,7 @@ def test_only_users_show_and_point(segmenter, photo):
 
 def test_answers_fit_what_the_model_can_read(segmenter):
     """Whatever length is asked for; a conversation that leaves too little room names what its sender can do."""
-    model = random_llava(text_config(max_position_embeddings=200))
-    model.generation_config.eos_token_id = None
+    model = never_ending(random_llava(text_config(max_position_embeddings=200)))
     talker = Chatter(model, processor(128), name="tiny-chat", limits=LIMITS)
     with testing.TestClient(create_api(segmenter, talker, limits=LIMITS)) as client:
         answer = client.post(PATH, json={"messages": [user()], "max_tokens": 5000})
@@ -133,9 +132,7 @@ def connected(app: Any) -> Any:
 
 def test_two_at_once_are_answered_as_each_alone(segmenter, photo):
     def talker() -> Chatter:
-        model = random_llava()
-        model.generation_config.eos_token_id = None
-        return Chatter(model, processor(128), name="tiny-chat", limits=LIMITS)
+        return Chatter(never_ending(random_llava()), processor(128), name="tiny-chat", limits=LIMITS)
 
     questions = [
         {"messages": messages(photo, "What is here?"), "max_tokens": 8},
