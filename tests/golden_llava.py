@@ -20,6 +20,7 @@ from omgvision import OmgLlavaConfig, OmgLlavaForConditionalGeneration, OmgLlava
 from omgvision.conversion.omg_llava import read_omg_llava, split_adapter
 from omgvision.models.omg_llava.outputs_omg_llava import OmgLlavaImages
 from omgvision.models.omg_llava.processing_omg_llava import prepare_tokenizer, token_ids
+from omgvision.models.omg_llava.tokens_omg_llava import TURN_TOKENS
 
 from .models import random_classes, random_config
 
@@ -145,8 +146,9 @@ def text_config(**overrides: Any) -> LlamaConfig:
 
 def never_ending(model: OmgLlavaForConditionalGeneration) -> OmgLlavaForConditionalGeneration:
     """It cannot say what ends an answer."""
-    vocabulary, end = tokenizer().get_vocab(), tokenizer().eos_token_id
-    model.generation_config.suppress_tokens = [vocabulary["<|im_start|>"], vocabulary["<|im_end|>"], end]
+    known = tokenizer()
+    turns = [known.get_vocab()[token] for token in TURN_TOKENS]
+    model.generation_config.suppress_tokens = [*turns, known.eos_token_id]
     return model
 
 

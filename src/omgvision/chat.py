@@ -30,6 +30,7 @@ from .models.omg_llava.modeling_omg_llava import OmgLlavaForConditionalGeneratio
 from .models.omg_llava.outputs_omg_llava import OmgLlavaImages
 from .models.omg_llava.processing_omg_llava import OmgLlavaProcessor
 from .models.omg_llava.prompts_omg_llava import Prompt
+from .models.omg_llava.tokens_omg_llava import TURN_TOKENS
 
 Message = dict[str, str]
 """Role and content."""
@@ -69,11 +70,12 @@ class Conversation:
         self.image = None if image is None else load_image(image)
         self.system = system
         vocabulary = processor.tokenizer.get_vocab()
-        self._end = vocabulary["<|im_end|>"]
+        begin, self._end = (vocabulary[token] for token in TURN_TOKENS)
         self._positions = _positions(model.model.language_model.config)
         # A model that begins the next turn by itself has said what it wanted to say.
-        ends = (self._end, processor.tokenizer.eos_token_id, vocabulary["<|im_start|>"])
-        self._ends = {end for end in ends if end is not None}
+        self._ends = {self._end, begin}
+        if processor.tokenizer.eos_token_id is not None:
+            self._ends.add(processor.tokenizer.eos_token_id)
         self.turns: list[tuple[str, Answer]] = []
         self._images: OmgLlavaImages | None = None
         if self.image is not None:

@@ -95,11 +95,10 @@ def test_follow_ups_read_only_what_is_new(picture, monkeypatch):
 
 
 def test_a_model_that_begins_the_next_turn_by_itself_has_ended(picture):
-    conversation, script = scripted("Yes.<|im_start|>", "No.<|im_end|>", image=picture)
+    conversation, _ = scripted("Yes.<|im_start|>", "No.<|im_end|>", image=picture)
     said: list[str] = []
     answer = conversation.ask("One?", on_text=said.append)
     assert answer.complete and answer.text == answer.tagged == "".join(said) == "Yes."
-    script.read.clear()
     assert conversation.ask("Two?").text == "No."
     ids = tokenizer()("Yes.<|im_end|>\n<|im_start|>user\nTwo?", add_special_tokens=False)["input_ids"]
     joined = conversation._ids

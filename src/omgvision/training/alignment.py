@@ -172,7 +172,7 @@ def collected(
         encoded = tower.encode(square)
         seen = tower(encoder_outputs=encoded)
         queries = torch.cat((seen.query_features, tower.model.query_positions[None]), dim=-1)
-        cells = side // (32 * block)
+        cells = model.config.grid_size
         claims = ownership(seen.class_queries_logits, seen.masks_queries_logits, canvas=side, cells=cells)
         prior, _ = perception_prior(claims, queries)
         tokens = torch.cat((pixel_tokens(encoded.clip_features[:, 0], block=block), prior), dim=-1)[0]

@@ -201,4 +201,4 @@ def give_places(model: OmgLlavaForConditionalGeneration) -> None:
     """Lets tokens say where in the picture they are; they say nothing yet."""
     config, inner = model.config, model.model
     config.place_embeddings = True
-    inner.places = Places(config.image_size // (32 * config.pixel_shuffle), model.lm_head.in_features)
+    inner.places = Places(config.grid_size, model.lm_head.in_features)

@@ -77,6 +77,11 @@ class OmgLlavaConfig(PreTrainedConfig):
         # The language model says whether its head and its embedding are one; only here are both in one module.
         self.tie_word_embeddings = self.text_config.tie_word_embeddings
 
+    @property
+    def grid_size(self) -> int:
+        """Pixel tokens along one side of the picture."""
+        return self.image_size // (32 * self.pixel_shuffle)
+
     def validate_architecture(self):
         """Raises ValueError where the picture does not divide into tokens, two tokens share an id, or objects are found
         by a grid of queries, which have no place among the tokens."""

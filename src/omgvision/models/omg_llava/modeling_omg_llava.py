@@ -93,7 +93,7 @@ class OmgLlavaModel(OmgLlavaPreTrainedModel, OmgLlavaVisionMixin):
         self.text_to_vision = TextToVision(width, queries)
         self.places = None
         if config.place_embeddings:
-            self.places = Places(config.image_size // (32 * config.pixel_shuffle), width)
+            self.places = Places(config.grid_size, width)
         self.mask_decoder = None
         if config.own_mask_decoder:
             self.mask_decoder = copy.deepcopy(self.vision_tower.model.mask_decoder)

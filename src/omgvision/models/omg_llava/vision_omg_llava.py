@@ -55,7 +55,7 @@ class OmgLlavaVisionMixin(PreTrainedModel):
                 seen.class_queries_logits,
                 seen.masks_queries_logits,
                 canvas=side,
-                cells=side // (32 * self.config.pixel_shuffle),
+                cells=self.config.grid_size,
             )
             prior, kept = perception_prior(claims, queries)
         dtype = self.projector.separator.dtype
