@@ -46,11 +46,35 @@ def export_weights(
         processor: Saved beside the weights; `processor_for` makes the usual one.
         dtype: Of the stored weights.
     """
-    copy = OmgSegForUniversalSegmentation(model.config)
-    copy.load_state_dict(model.state_dict())
-    copy.eval()
+    copy = _copy_of(model)
     with torch.inference_mode():
         copy.set_vocabulary(names, processor=processor, things=things)
+    return _write(copy, folder, processor=processor, dtype=dtype)
+
+
+def export_same_vocabulary(
+    model: OmgSegForUniversalSegmentation,
+    folder: Path,
+    *,
+    processor: OmgSegProcessor,
+    dtype: torch.dtype = torch.float16,
+) -> Path:
+    """As `export_weights`, of a model whose classes and text tower did not change: their embeddings are kept.
+
+    Encoded anew, by a text tower that was rounded since, they would differ in their last bits.
+    """
+    return _write(_copy_of(model), folder, processor=processor, dtype=dtype)
+
+
+def _copy_of(model: OmgSegForUniversalSegmentation) -> OmgSegForUniversalSegmentation:
+    copy = OmgSegForUniversalSegmentation(model.config)
+    copy.load_state_dict(model.state_dict())
+    return copy.eval()
+
+
+def _write(
+    copy: OmgSegForUniversalSegmentation, folder: Path, *, processor: OmgSegProcessor, dtype: torch.dtype
+) -> Path:
     nn.Module.to(copy, dtype)  # transformers' own `to` is typed for devices alone
     with written_whole(folder) as partial:
         copy.save_pretrained(partial)

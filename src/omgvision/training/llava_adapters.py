@@ -1,12 +1,16 @@
 """What learns in OMG-LLaVA, and what was learned as weights that load without adapters."""
 
 import copy
-from typing import Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from omgvision.models.omg_llava.modeling_omg_llava import OmgLlavaForConditionalGeneration
+
+if TYPE_CHECKING:
+    from peft.tuners.lora import Linear
 
 Embeddings = Literal["all", "new", "none"]
 
@@ -50,11 +54,18 @@ def learn_in_float32(model: nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
-def merged_state(model: OmgLlavaForConditionalGeneration) -> dict[str, Tensor]:
-    """The model's weights with the adapters added to their matrices, under the names of a model without adapters."""
+def adapted_layers(model: nn.Module) -> Iterator[tuple[str, "Linear"]]:
+    """Names and modules of the matrices that have adapters."""
     from peft.tuners.lora import Linear
 
-    adapted = {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
+    for name, module in model.named_modules():
+        if isinstance(module, Linear):
+            yield name, module
+
+
+def merged_state(model: OmgLlavaForConditionalGeneration) -> dict[str, Tensor]:
+    """The model's weights with the adapters added to their matrices, under the names of a model without adapters."""
+    adapted = dict(adapted_layers(model))
     state: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         if ".lora_" in name:

@@ -81,6 +81,38 @@ def test_the_exported_folder_says_the_same(recipe, learned):
         torch.testing.assert_close(tensor, tower[name].half().to(tensor.dtype), msg=name)
 
 
+def test_a_run_goes_on_from_a_folder_as_if_it_had_never_been_written(recipe, learned, tmp_path):
+    objective, _ = learned
+    folder = nano.export(objective, replace(recipe, out=tmp_path))
+    more = replace(recipe, start=folder)
+    begun = nano.objective(more)
+    before = {name: tensor.clone() for name, tensor in begun.model.state_dict().items()}
+    nano.prepare(begun, more)
+    for name, tensor in begun.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name  # not aligned anew
+    language = nano.language_model(recipe)
+    written, again = (nano.packed_state(each.model, language) for each in (objective, begun))
+    assert written.keys() == again.keys()
+    for name, tensor in again.items():
+        torch.testing.assert_close(tensor, written[name], msg=name)
+    learning = [{name for name, p in each.named_parameters() if p.requires_grad} for each in (objective, begun)]
+    assert learning[0] == learning[1]
+
+
+def test_folders_that_a_run_cannot_go_on_from(recipe, learned, tmp_path):
+    objective, _ = learned
+    with pytest.raises(UserError, match=r"start: expected a folder that llava_nano wrote, got .* without model.packed"):
+        nano.objective(replace(recipe, start=tmp_path))
+    folder = nano.export(objective, replace(recipe, out=tmp_path))
+    with pytest.raises(UserError, match=r"start: expected the shapes of this recipe, .*size mismatch"):
+        nano.objective(replace(recipe, start=folder, rank=3))
+    tokenizer = nano.read_tokenizer(folder)
+    tokenizer.add_tokens(["skateboards"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"start: expected the words of this recipe, .* has others"):
+        nano.objective(replace(recipe, start=folder))
+
+
 def test_data_are_the_train_parts(recipe):
     if not (DATA / "coco_mini").is_dir():
         pytest.skip(f"no {DATA / 'coco_mini'}")

@@ -11,6 +11,7 @@ of 10M parameters from scratch at 2.19 in its best epoch; a step through the pub
 language model that is quick, and so every crop is another one.
 """
 
+import copy
 import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
@@ -36,16 +37,30 @@ from omgvision.data.mixture import SampleDataset
 from omgvision.data.sample import Sample
 from omgvision.errors import UserError
 from omgvision.models.omg_llava.modeling_omg_llava import OmgLlavaForConditionalGeneration
-from omgvision.models.omg_llava.packing_omg_llava import DOWN, PACKED_FILE, Q4_1, Q8_0, UP, pack_q8_0
+from omgvision.models.omg_llava.packing_omg_llava import (
+    DOWN,
+    PACKED_FILE,
+    Q4_1,
+    Q8_0,
+    UP,
+    pack_q8_0,
+    unpack_state,
+)
 from omgvision.models.omg_llava.processing_omg_llava import OmgLlavaProcessor, prepare_tokenizer
 from omgvision.models.omg_seg.vocabulary_omg_seg import build_clip_tokenizer
 from omgvision.training.alignment import align, align_places
 from omgvision.training.conversation_probe import ConversationProbe
 from omgvision.training.export import WEIGHTS, written_whole
 from omgvision.training.guidance import frequent_words
-from omgvision.training.llava_adapters import learn_in_float32, train_rows
+from omgvision.training.llava_adapters import adapted_layers, learn_in_float32, train_rows
 from omgvision.training.llava_objective import ConversationObjective
-from omgvision.training.llava_start import give_own_decoder, give_places, joined_model, processor_of_parts
+from omgvision.training.llava_start import (
+    give_own_decoder,
+    give_places,
+    joined_model,
+    processor_of_parts,
+    read_tokenizer,
+)
 from omgvision.training.probe import spread
 from omgvision.training.recipe import OptimizerSettings, Stage
 from omgvision.training.recipes.llava import NEW_TOKENS, LlavaRecipe, choose_trained
@@ -172,7 +187,7 @@ def processor_of(recipe: NanoLlavaRecipe) -> OmgLlavaProcessor:
 def objective(recipe: NanoLlavaRecipe) -> ConversationObjective:
     """Segmenter and language model; projections, mask decoder, adapters and the rows of new tokens learn."""
     smaller = language_model(recipe)
-    language = LlamaForCausalLM(smaller.config)
+    language = LlamaForCausalLM(copy.deepcopy(smaller.config))  # which grows with the embedding
     language.model.load_state_dict(smaller.state())
     language.tie_weights()
     language.resize_token_embeddings(len(smaller.tokenizer))
@@ -185,11 +200,42 @@ def objective(recipe: NanoLlavaRecipe) -> ConversationObjective:
     vocabulary = smaller.tokenizer.get_vocab()
     train_rows(model, [vocabulary[token] for token in NEW_TOKENS])
     learn_in_float32(model)
+    if recipe.start is not None:
+        go_on_from(model, recipe.start, language=smaller)
     return ConversationObjective(model)
 
 
+def go_on_from(model: OmgLlavaForConditionalGeneration, folder: Path, *, language: SmolLm2) -> None:
+    """Takes over what an earlier run of this recipe learned: the opposite of `packed_state`.
+
+    Raises:
+        UserError: No run of this recipe wrote the folder, or one with other words.
+    """
+    path = Path(folder) / PACKED_FILE
+    if not path.is_file():
+        raise UserError(f"start: expected a folder that llava_nano wrote, got {folder} without {PACKED_FILE}")
+    if read_tokenizer(folder).get_vocab() != language.tokenizer.get_vocab():
+        raise UserError(f"start: expected the words of this recipe, {folder} has others; start without it")
+    packed = load_file(path)
+    state = unpack_state({name: tensor for name, tensor in packed.items() if not name.endswith((Q4_1, DOWN, UP))})
+    for name, module in adapted_layers(model):
+        down, up = packed[f"{name}.weight{DOWN}"], packed[f"{name}.weight{UP}"]
+        (adapter,) = module.active_adapters
+        state[f"{name}.lora_A.{adapter}.weight"] = down
+        state[f"{name}.lora_B.{adapter}.weight"] = up / module.scaling[adapter]
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # thin matrices of another rank, a segmenter of another size
+        raise UserError(f"start: expected the shapes of this recipe, {folder} has others: {error}") from error
+    missing = [name for name in missing if ".base_layer." not in name and name != "lm_head.weight"]  # as published
+    if missing or unexpected:
+        raise UserError(f"start: expected the parts of this recipe, {folder} differs in {[*missing, *unexpected][0]}")
+
+
 def prepare(objective: ConversationObjective, recipe: NanoLlavaRecipe) -> None:
-    """Before the first step: projections and places are aligned with the language model's words."""
+    """Before the first step of a run from nothing: projections and places are aligned with the words."""
+    if recipe.start is not None:
+        return
     model, processor = objective.model, processor_of(recipe)
     align(model, processor, shown_first(recipe), steps=recipe.align_steps, seed=recipe.seed)
     align_places(model, processor)
@@ -249,13 +295,13 @@ def rendered(recipe: NanoLlavaRecipe) -> SyntheticScenes:
 THINGS = {
     "caption": 0.6,
     "grounded_caption": 1.4,
-    "count": 1.0,
+    "count": 1.6,
     "presence": 1.0,
-    "referring": 2.0,
+    "referring": 1.6,
     "semantic": 1.0,
-    "region": 2.0,
-    "colour": 1.0,
-    "position": 1.4,
+    "region": 1.8,
+    "colour": 1.8,
+    "position": 2.6,
 }
 """How often each is asked of what is annotated throughout."""
 
@@ -399,17 +445,14 @@ def packed_state(model: OmgLlavaForConditionalGeneration, language: SmolLm2) -> 
 
     Projections are large and little is lost in eight bits a number; the segmenter came in half precision.
     """
-    from peft.tuners.lora import Linear
-
     prefix = "model.language_model."
     state: dict[str, Tensor] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, Linear):
-            (adapter,) = module.active_adapters
-            down, up = cast(nn.Linear, module.lora_A[adapter]).weight, cast(nn.Linear, module.lora_B[adapter]).weight
-            state[f"{name}.weight{Q4_1}"] = language.packed[f"{name.removeprefix(prefix)}.weight{Q4_1}"]
-            state[f"{name}.weight{DOWN}"] = down.detach().half()
-            state[f"{name}.weight{UP}"] = (module.scaling[adapter] * up.detach()).half()
+    for name, module in adapted_layers(model):
+        (adapter,) = module.active_adapters
+        down, up = cast(nn.Linear, module.lora_A[adapter]).weight, cast(nn.Linear, module.lora_B[adapter]).weight
+        state[f"{name}.weight{Q4_1}"] = language.packed[f"{name.removeprefix(prefix)}.weight{Q4_1}"]
+        state[f"{name}.weight{DOWN}"] = down.detach().half()
+        state[f"{name}.weight{UP}"] = (module.scaling[adapter] * up.detach()).half()
     old = language.packed[EMBEDDING + Q8_0]
     new = pack_q8_0(cast(nn.Embedding, model.get_input_embeddings()).weight.detach()[len(old) :])
     state[f"{prefix}{EMBEDDING}{Q8_0}"] = torch.cat((old, new))

@@ -35,11 +35,12 @@ from omgvision.models.efficientnet_lite.configuration_efficientnet_lite import E
 from omgvision.models.omg_seg.configuration_omg_seg import OmgSegConfig
 from omgvision.models.omg_seg.modeling_omg_seg import OmgSegForUniversalSegmentation
 from omgvision.models.omg_seg.vocabulary_omg_seg import TEMPLATES, build_clip_tokenizer, split_synonyms
+from omgvision.training.export import WEIGHTS, export_same_vocabulary
 from omgvision.training.guidance import WordGuidance, frequent_words, sentence_encoder
 from omgvision.training.objective import SegmentationObjective
 from omgvision.training.probe import Probe, evenly
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
-from omgvision.training.words import LearnedWords
+from omgvision.training.words import FixedWords, LearnedWords
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,32 @@ def nano_joint() -> NanoRecipe:
             Stage(size=(288, 384), batch_size=4, share=0.35),
         ),
         optimizer=replace(base.optimizer, learning_rate=4e-4),
+    )
+
+
+def nano_prompts() -> NanoRecipe:
+    """Clicks and boxes alone, from the weights of `nano_joint`: only what turns prompts into queries learns.
+
+    `omg train nano_prompts start=runs/nano_joint/weights data=DATA out=runs/nano_prompts`. What is segmented without
+    prompts stays as it is, bit for bit.
+    """
+    base = nano_joint()
+    return replace(
+        base,
+        out=Path("runs/nano_prompts"),
+        steps=1500,
+        stages=(
+            Stage(size=(288, 384), batch_size=4, share=0.6),
+            Stage(size=(336, 448), batch_size=4, share=0.4),
+        ),
+        optimizer=replace(base.optimizer, learning_rate=2e-3, weight_decay=0.0, warmup_steps=30),
+        objective=ObjectiveSettings(
+            points=12,
+            boxes=2,
+            refinement_rounds=1,
+            prompts_only=("coco-instances", "coco-panoptic", "camvid", "davis2016", "synthetic"),
+        ),
+        ema_decay=0.995,
     )
 
 
@@ -179,6 +206,26 @@ def joint_source(recipe: NanoRecipe) -> Mixture:
             ClipSource(PseudoClips(streets), weight=0.03, augmentation=panned),
             ClipSource(davis(recipe, interval=2), weight=0.04, augmentation=PLAIN),
             ClipSource(davis(recipe, interval=10), weight=0.04, augmentation=PLAIN),
+        ]
+    return Mixture(parts, seed=recipe.seed, strict=recipe.strict)
+
+
+def prompt_source(recipe: NanoRecipe) -> Mixture:
+    """Objects to point at, most of them COCO's; and clips, in which they are followed."""
+    photographs = Photographs.of(recipe)
+    panned = replace(PLAIN, crops="moving")
+    parts: list[Source | ClipSource] = [
+        Source(photographs.instances, weight=0.40, augmentation=photographs.pasted),
+        Source(photographs.panoptic, weight=0.15, augmentation=PLAIN),
+        Source(SyntheticScenes(seed=recipe.seed, size=(240, 320), length=10**6), weight=0.05),
+        ClipSource(PseudoClips(photographs.instances), weight=0.05, augmentation=panned),
+    ]
+    if not recipe.commercial_only:
+        parts += [
+            Source(InMemory(camvid_part(recipe, "train", split_things=True)), weight=0.05, augmentation=PLAIN),
+            Source(InMemory(VideoFrames(davis(recipe), every=2)), weight=0.20, augmentation=PLAIN),
+            ClipSource(davis(recipe, interval=2), weight=0.05, augmentation=PLAIN),
+            ClipSource(davis(recipe, interval=10), weight=0.05, augmentation=PLAIN),
         ]
     return Mixture(parts, seed=recipe.seed, strict=recipe.strict)
 
@@ -266,6 +313,22 @@ def objective(recipe: NanoRecipe) -> SegmentationObjective:
         settings=recipe.objective,
         guidance=word_guidance(tokenizer),
     )
+
+
+def prompt_objective(recipe: NanoRecipe) -> SegmentationObjective:
+    """The model of `recipe.start`, of which the prompt encoder alone learns."""
+    start = load(recipe.start, device="cpu", dtype="float32")
+    model = start.model
+    model.requires_grad_(False)
+    assert model.model.prompt_encoder is not None
+    model.model.prompt_encoder.requires_grad_(True)
+    return SegmentationObjective(model, embed=FixedWords(model, processor=start.processor), settings=recipe.objective)
+
+
+def export_prompts(objective: SegmentationObjective, recipe: NanoRecipe) -> Path:
+    """The folder of `recipe.start` with what was learned about prompts."""
+    processor = load(recipe.start, device="cpu").processor
+    return export_same_vocabulary(objective.model, recipe.out / WEIGHTS, processor=processor)
 
 
 def pretrained_backbone() -> dict[str, Tensor]:
