@@ -218,10 +218,14 @@ def video(report: dict[str, Any]) -> str:
                 rows.append([f"{size.replace('x', '×')}: {title}", *cells, *ratios])
         parts.append("**Milliseconds a frame, stage by stage**")
         parts.append(_table(["", *stages, "mask decoder over a picture's", "whole over a picture's"], rows))
-    machine = report["machine"]
+    measured: dict[str, list[str]] = {}
+    for part, machine in report["machines"].items():
+        setup = f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}"
+        measured.setdefault(setup, []).append(part)
+    where = "; ".join(f"{' and '.join(some)}: {setup}" for setup, some in measured.items())
     parts.append(
-        f"Bundled weights, {machine['cpu']}, {machine['threads']} threads, float32, torch {machine['torch']}; "
-        f"rendered videos, panoptic where nothing else is said, by `{report['command']}`."
+        f"Bundled weights in float32, {where}. Rendered videos, panoptic where nothing else is said, by "
+        f"`{report['command']}`."
     )
     return "\n\n".join(parts)
 

@@ -271,9 +271,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--frames: expected a multiple of {setup.block}, got {setup.frames}")
     output = options.output or (None if options.quick else HERE / "results" / "video.json")
     report = json.loads(output.read_text(encoding="utf-8")) if output is not None and output.exists() else {}
-    report |= {"command": "python -m benchmarks.video" + (" --quick" if options.quick else ""), "machine": machine()}
+    report["command"] = "python -m benchmarks.video" + (" --quick" if options.quick else "")
+    machines = report.setdefault("machines", {})
     for part in options.only or PARTS:
         report[part] = MEASURES[part](setup)
+        machines[part] = machine()  # a part that is measured again may be so elsewhere
         if output is not None:
             write_json(output, report)
             print(f"wrote {part} into {output}", flush=True)

@@ -9,6 +9,7 @@ are right most often on these very questions, so that no constant answer could d
 """
 
 import argparse
+import json
 import logging
 import math
 import re
@@ -375,14 +376,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure omg-llava-nano on val photographs.")
     parser.add_argument("--data", type=Path, required=True, help="folder with coco_mini")
     parser.add_argument("--weights", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--run", type=Path, help="folder of its training run, for steps and minutes")
+    parser.add_argument(
+        "--run", type=Path, action="append", help="folder of a training run, for steps and minutes; one after another"
+    )
+    parser.add_argument("--earlier", type=Path, help="result file of the weights that the first run started from")
     parser.add_argument("--limit", type=int, help="at most so many photographs of each annotation")
     parser.add_argument("--out", type=Path, required=True, help="result file; answers so far are beside it")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO)
     asked, answerer = questions(options.data, limit=options.limit), Asked(options.weights)
     # What takes long comes last, so that nothing else can fail after it but the metrics.
-    training = None if options.run is None else training_of(options.run)
+    earlier = [] if options.earlier is None else json.loads(options.earlier.read_text(encoding="utf-8"))["training"]
+    training = [*earlier, *map(training_of, options.run or ())]
     largest, scorer = largest_objects(asked), meteor_where_java_is()
     files = {path.name: path.stat() for path in sorted(options.weights.iterdir())}
     weights = max(str(file.st_mtime_ns) for name, file in files.items() if name.endswith(".safetensors"))

@@ -40,7 +40,8 @@ model = omg.load()
 (`omgvision/training/recipes/nano.py`): pictures and prompts, then these with clips; each with a budget of minutes \
 instead of its 8000 steps, the last with `optimizer.learning_rate=3e-4 stages.0.share=0.5 stages.1.share=0.5` and more \
 of DAVIS (as the recipe now has it). The weights are the average of the first and the last run's, 0.2 and 0.8 \
-(`omgvision.training.average`). The first run has since learned to copy objects between pictures, to turn its canvas \
+(`omgvision.training.average`), whose prompt encoder alone was then trained on: `omg train nano_prompts data=DATA \
+start=AVERAGE`. The first run has since learned to copy objects between pictures, to turn its canvas \
 for portrait pictures and to divide losses by the counts of a whole step, as the others did |
 | Chosen on held-out data | that average, among ten of several runs; pictures scaled to 448 pixels, among 384 to 512 |
 | Starts from | EfficientNet-Lite2 trained on ImageNet (Google, Apache-2.0; PyPI package \
@@ -50,7 +51,7 @@ everything else at random |
 similar it finds 12,000 frequent words |
 | Steps | {steps} |
 | Time | {minutes} minutes |
-| Hardware | {cpu}, other work beside it |
+| Hardware | {cpu}, in the last run, AMD EPYC, 2 cores, in the others; other work beside them |
 | Precision | float32; stored in float16, averaged weights |
 
 ## Data and licences

@@ -26,7 +26,7 @@ people, for decisions, or wherever it matters what is true.
 
 | part | from | licence |
 | --- | --- | --- |
-| segmenter (frozen) | omg-seg-nano, see its card | CC BY-NC-SA 4.0 |
+| segmenter (frozen) | omg-seg-nano as it was before its last run, see its card | CC BY-NC-SA 4.0 |
 | language model | SmolLM2-135M-Instruct in Q4_1, its blocks unchanged, with fewer words | Apache-2.0 |
 | projections, mask decoder, adapters | trained here | CC BY-NC-SA 4.0 |
 
@@ -62,8 +62,8 @@ def card(results: dict[str, Any]) -> str:
             f"| {row['what']} | {row['questions']} | {row['metric']} | {row['value']:.3f} | {row['trivial']:.3f} | "
             f"{row['trivial_is']} |"
         )
-    training = results["training"]
-    if training is None:
+    runs = results["training"]
+    if not runs:
         raise ValueError("results: no training run in this file; measure with --run RUN")
     examples = ["| asked | answered | right |", "| --- | --- | --- |"]
     for one in results["examples"]:
@@ -72,7 +72,10 @@ def card(results: dict[str, Any]) -> str:
     return HEADER + TEXT.format(
         parameters=results["parameters"] / 1e6,
         megabytes=results["megabytes"],
-        training=f"{training['steps']:,} steps in {training['minutes']:.0f} minutes on two CPU cores",
+        training=" + ".join(f"{run['steps']:,}" for run in runs)
+        + " steps in "
+        + " + ".join(f"{run['minutes']:.0f}" for run in runs)
+        + " minutes on two CPU cores at most",
         table="\n".join(lines),
         examples="\n".join(examples),
     )

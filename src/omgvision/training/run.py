@@ -75,7 +75,13 @@ def llava_stage(recipe: Callable[[], llava.LlavaRecipe], mix: Callable[[Any], Mi
 RECIPES: Mapping[str, Entry[Any, Any]] = {
     "nano": NANO,
     "nano_joint": replace(NANO, recipe=nano.nano_joint, source=nano.joint_source),
-    "nano_prompts": replace(NANO, recipe=nano.nano_prompts, objective=nano.prompt_objective, source=nano.prompt_source),
+    "nano_prompts": replace(
+        NANO,
+        recipe=nano.nano_prompts,
+        objective=nano.prompt_objective,
+        source=nano.prompt_source,
+        export=nano.export_prompts,
+    ),
     "finetune": Entry(
         recipe=finetune.finetune,
         objective=finetune.objective,

@@ -158,12 +158,12 @@ def test_the_card_has_every_number():
         "rows": measure([Pair(questions[0], said("Two."), LARGEST), Pair(questions[1], said("A cat."), LARGEST)]),
         "parameters": 123_000_000,
         "megabytes": 95.1,
-        "training": {"steps": 600, "minutes": 90},
+        "training": [{"steps": 600, "minutes": 90.2}, {"steps": 1200, "minutes": 88}],
         "examples": [{"question": "How many?", "answer": "Two | 2.", "truth": "Two."}],
     }
     page = card(json.loads(json.dumps(results)))
-    assert "123M parameters, 95 MB" in page and "600 steps in 90 minutes" in page
+    assert "123M parameters, 95 MB" in page and "600 + 1,200 steps in 90 + 88 minutes" in page
     assert "| how many: the right number | 1 | accuracy | 1.000 | 1.000 | always “two” |" in page
     assert "`Two \\| 2.`" in page
     with pytest.raises(ValueError, match="measure with --run"):
-        card({**results, "training": None})
+        card({**results, "training": []})

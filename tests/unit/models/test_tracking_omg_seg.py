@@ -277,6 +277,18 @@ def test_of_two_that_come_to_overlap_the_one_known_for_longer_is_shown():
     assert proposal_step(memory, (square(2, 2), 0, 0.5), (square(2, 4), 1, 0.9)) == {0: older}
 
 
+def test_a_track_whose_proposal_is_not_shown_goes_on_with_another():
+    """The proposal most like what it covered came to overlap an older track; the object itself is seen all the same."""
+    memory = TrackMemory()
+    old, young, wide, beside = (square(0, column, side=8) for column in (0, 5, 5, 6))
+    wide[:8, 4] = 5.0
+    (older,) = proposal_step(memory, (old, 0, 0.6)).values()
+    for _ in range(2):
+        _, younger = proposal_step(memory, (old, 0, 0.6), (young, 1, 0.9)).values()
+    assert older.times_seen > younger.times_seen
+    assert proposal_step(memory, (old, 0, 0.6), (wide, 1, 0.9), (beside, 1, 0.9)) == {0: older, 2: younger}
+
+
 def test_those_that_began_together_may_overlap():
     """So that a frame that repeats shows what it showed."""
     memory = TrackMemory()

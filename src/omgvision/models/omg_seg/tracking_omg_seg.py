@@ -139,20 +139,21 @@ class TrackMemory:
         active = self._active(but={})
         self._matched = self._assign(likely, active, threshold=MATCH_THRESHOLD, least_overlap=WHOLE_OVERLAP)
         prediction = self._with_parts(likely)
-        followed = sorted(self._matched, key=lambda row: -self._matched[row].times_seen)
-        ages = torch.tensor([self._matched[row].times_seen for row in followed])
+        followed = dict(sorted(self._matched.items(), key=lambda found: -found[1].times_seen))
+        rows, ages = list(followed), torch.tensor([track.times_seen for track in followed.values()])
         masks = prediction.mask_logits > 0
-        duplicates = (mask_ious(masks, masks[followed]) > DUPLICATE_OVERLAP).cpu()
+        duplicates = (mask_ious(masks, masks[rows]) > DUPLICATE_OVERLAP).cpu()
         logits, shown = torch.full_like(prediction.iou_logits, -torch.inf), torch.zeros(len(followed), dtype=torch.bool)
-        for place, row in enumerate(followed):
-            track = self._matched[row]
+        for place, (row, track) in enumerate(followed.items()):
             voted = self._vote(track, track.iou_logit, prediction.iou_logits[row])
             of_older = (duplicates[row] & shown & (ages > track.times_seen)).any()
             if float(voted.sigmoid()) > least and not of_older:
                 logits[row] = voted
                 shown[place] = True
+            else:
+                del self._matched[row]  # the object may be seen by another proposal
         new = prediction.iou_logits.float().sigmoid().cpu() > threshold
-        new[followed] = False
+        new[rows] = False
         new &= ~(duplicates & shown).any(1)
         logits[new] = prediction.iou_logits[new]
         return replace(prediction, iou_logits=logits)

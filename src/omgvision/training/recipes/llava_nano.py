@@ -295,13 +295,13 @@ def rendered(recipe: NanoLlavaRecipe) -> SyntheticScenes:
 THINGS = {
     "caption": 0.6,
     "grounded_caption": 1.4,
-    "count": 1.6,
+    "count": 1.0,
     "presence": 1.0,
-    "referring": 1.6,
+    "referring": 2.0,
     "semantic": 1.0,
-    "region": 1.8,
-    "colour": 1.8,
-    "position": 2.6,
+    "region": 2.0,
+    "colour": 1.0,
+    "position": 1.4,
 }
 """How often each is asked of what is annotated throughout."""
 

@@ -92,7 +92,7 @@ def nano() -> NanoRecipe:
 
 
 def nano_joint() -> NanoRecipe:
-    """Photographs, clips and prompts together, from the weights of `nano`: what makes the bundled weights.
+    """Photographs, clips and prompts together, from the weights of `nano`: the bundled weights but for `nano_prompts`.
 
     `omg train nano_joint start=runs/nano/weights data=DATA out=runs/nano_joint`. How long it ran for the bundled
     weights is in `docs/results/nano.json`.
