@@ -217,16 +217,17 @@ def go_on_from(model: OmgLlavaForConditionalGeneration, folder: Path, *, languag
     if read_tokenizer(folder).get_vocab() != language.tokenizer.get_vocab():
         raise UserError(f"start: expected the words of this recipe, {folder} has others; start without it")
     packed = load_file(path)
-    state = unpack_state({name: tensor for name, tensor in packed.items() if not name.endswith((Q4_1, DOWN, UP))})
-    for name, module in adapted_layers(model):
-        down, up = packed[f"{name}.weight{DOWN}"], packed[f"{name}.weight{UP}"]
-        (adapter,) = module.active_adapters
-        state[f"{name}.lora_A.{adapter}.weight"] = down
-        state[f"{name}.lora_B.{adapter}.weight"] = up / module.scaling[adapter]
     try:
+        state = unpack_state({name: tensor for name, tensor in packed.items() if not name.endswith((Q4_1, DOWN, UP))})
+        for name, module in adapted_layers(model):
+            down, up = packed[f"{name}.weight{DOWN}"], packed[f"{name}.weight{UP}"]
+            (adapter,) = module.active_adapters
+            state[f"{name}.lora_A.{adapter}.weight"] = down
+            state[f"{name}.lora_B.{adapter}.weight"] = up / module.scaling[adapter]
         missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # thin matrices of another rank, a segmenter of another size
-        raise UserError(f"start: expected the shapes of this recipe, {folder} has others: {error}") from error
+    except (KeyError, RuntimeError, ValueError) as error:  # other matrices, or thin ones of another rank
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"start: expected the shapes of this recipe, {folder} has others: {reason}") from error
     missing = [name for name in missing if ".base_layer." not in name and name != "lm_head.weight"]  # as published
     if missing or unexpected:
         raise UserError(f"start: expected the parts of this recipe, {folder} differs in {[*missing, *unexpected][0]}")
