@@ -186,17 +186,20 @@ def video(report: dict[str, Any]) -> str:
             [f"{int(frame):,}", f"{resident / 2**20:.1f}", f"{stream['milliseconds'][frame]:.1f}"]
             for frame, resident in stream["resident_bytes"].items()
         ]
-        found = stream["identities"]
         parts.append(f"**A stream of {stream['frames']:,} frames of {width}×{height}**")
         parts.append(_table(["after frame", "resident MiB", "milliseconds a frame"], rows))
         parts.append(
             f"Memory at the end is {stream['memory: last over first']:.3f} times that after the first "
-            f"{stream['block']:,} frames, time a frame {stream['time: last over first']:.2f} times. The "
-            f"{found['objects_throughout']:.0f} objects that are always to be seen are found in "
-            f"{100 * found['followed_throughout']:.1f} % of the frames (`everything`, IoU over 0.5), their id changed "
-            f"{found['switches_throughout']:.0f} times; all {found['objects']:.0f}, which leave, return and pass "
-            f"behind one another, are found in {100 * found['followed']:.1f} % of those in which they are seen, with "
-            f"{found['switches']:.0f} changes."
+            f"{stream['block']:,} frames, time a frame {stream['time: last over first']:.2f} times."
+        )
+    if "identities" in report:
+        found = report["identities"]
+        parts.append(
+            f"In its {found['frames']:,} frames, the {found['objects_throughout']:.0f} objects that are always to be "
+            f"seen are found in {100 * found['followed_throughout']:.1f} % (`everything`, IoU over 0.5), their id "
+            f"changed {found['switches_throughout']:.0f} times; all {found['objects']:.0f}, which leave, return and "
+            f"pass behind one another, are found in {100 * found['followed']:.1f} % of those in which they are seen, "
+            f"with {found['switches']:.0f} changes."
         )
     if "speed" in report:
         rows = [

@@ -1,9 +1,9 @@
 """What following a video costs: memory and time over 10,000 frames, speed by size and length, the decoder's share.
 
 * ``stream``: a rendered video without end, fed to a ``VideoSession`` frame by frame. Resident memory and milliseconds a
-  frame on the way, and how often objects that are always to be seen change their id. Rendering is not counted. The task
-  is "everything": an id that stays can only be counted of objects that are found, and small weights hardly find these
-  by 120 words.
+  frame on the way; rendering is not counted. For this part the machine is to have nothing else to do.
+* ``identities``: how often objects of the same stream change their id. The task of both is "everything": an id that
+  stays can only be counted of objects that are found, and small weights hardly find these by 120 words.
 * ``speed``: frames a second and peak memory above the weights for some lengths and sizes, each in a process of its own.
 * ``stages``: where the time goes for a frame that is fed, alone or in a clip of several, and how many times that of
   ``Predictor.segment`` on the same frame it is. Repeats alternate; medians are reported.
@@ -11,7 +11,7 @@
 The weights are the bundled ones. Parts are written as they are done; those that are not asked for stay in the file as
 they were.
 
-    python -m benchmarks.video                              # three quarters of an hour of one core
+    python -m benchmarks.video                              # an hour and a quarter of one core
     python -m benchmarks.video --only stream --frames 2000  # one part, shorter
     python -m benchmarks.video --quick                      # tiny, seconds: shows that it runs, measures nothing
 """
@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import transformers
 from PIL import Image
 
@@ -39,15 +38,14 @@ from omgvision.data import Sample, SyntheticVideo
 from omgvision.evaluation.evaluate import picture
 from omgvision.evaluation.identity_switches import IdentitySwitches
 from omgvision.evaluation.video_benchmarks import true_frame
-from omgvision.evaluation.video_panoptic_quality import PanopticFrame
 from omgvision.output_files import write_json
 from omgvision.predictor import Predictor
 from omgvision.results import Result
 
 HERE = Path(__file__).resolve().parent
 
-Part = Literal["stream", "speed", "stages"]
-PARTS: tuple[Part, ...] = ("stream", "speed", "stages")
+Part = Literal["stream", "identities", "speed", "stages"]
+PARTS: tuple[Part, ...] = ("stream", "identities", "speed", "stages")
 STAGES = ("backbone", "pixel decoder", "mask decoder", "rest")
 
 
@@ -132,23 +130,20 @@ class Watched:
             yield result, sample
 
 
+def stream(setup: Setup) -> Watched:
+    return Watched(predictor_at(setup.size), size=setup.size, length=setup.frames, task="everything")
+
+
 def measure_stream(setup: Setup) -> dict[str, Any]:
-    watched = Watched(predictor_at(setup.size), size=setup.size, length=setup.frames, task="everything")
-    things = dict(enumerate(watched.video.things))
+    watched = stream(setup)
     resident: dict[str, int] = {}
-
-    def observed() -> Iterator[tuple[dict[int, np.ndarray], PanopticFrame]]:
-        for index, (result, sample) in enumerate(watched, start=1):
-            if index % setup.block == 0:
-                gc.collect()
-                resident[str(index)] = resident_bytes("VmRSS")
-                last = statistics.median(watched.milliseconds[-setup.block :])
-                print(f"frame {index}: {resident[str(index)] / 2**20:.1f} MiB, {last:.1f} ms a frame", flush=True)
-            yield {segment.id: segment.mask for segment in result}, true_frame(sample)
-
-    switches = IdentitySwitches(things)
-    switches.update_overlapping("stream", observed())
-    blocks = {end: statistics.median(watched.milliseconds[int(end) - setup.block : int(end)]) for end in resident}
+    blocks: dict[str, float] = {}
+    for index, _ in enumerate(watched, start=1):
+        if index % setup.block == 0:
+            gc.collect()
+            resident[str(index)] = resident_bytes("VmRSS")
+            blocks[str(index)] = statistics.median(watched.milliseconds[-setup.block :])
+            print(f"frame {index}: {resident[str(index)] / 2**20:.1f} MiB, {blocks[str(index)]:.1f} ms", flush=True)
     first, last = next(iter(resident)), list(resident)[-1]
     return {
         "frames": setup.frames,
@@ -158,8 +153,15 @@ def measure_stream(setup: Setup) -> dict[str, Any]:
         "milliseconds": blocks,
         "memory: last over first": resident[last] / resident[first],
         "time: last over first": blocks[last] / blocks[first],
-        "identities": switches.compute(),
     }
+
+
+def measure_identities(setup: Setup) -> dict[str, Any]:
+    watched = stream(setup)
+    switches = IdentitySwitches(dict(enumerate(watched.video.things)))
+    found = (({segment.id: segment.mask for segment in result}, true_frame(sample)) for result, sample in watched)
+    switches.update_overlapping("stream", found)
+    return {"frames": setup.frames, "size": list(setup.size), **switches.compute()}
 
 
 def measure_speed(size: tuple[int, int], length: int) -> dict[str, float]:
@@ -242,6 +244,7 @@ def timed(
 
 MEASURES: dict[Part, Callable[[Setup], dict[str, Any]]] = {
     "stream": measure_stream,
+    "identities": measure_identities,
     "speed": measure_speed_apart,
     "stages": measure_stages,
 }

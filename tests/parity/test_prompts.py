@@ -108,7 +108,7 @@ def test_the_originals_predict(case):
 def test_result_masks(case):
     """Up to the canvas, cut to the unpadded picture, up to its original size: the same masks.
 
-    One pixel of the case `box_bp0` has a logit of 2e-5, where the rounding of either side decides.
+    Two pixels of the case `box_bp0` have logits of 1e-5 and 2e-5, where the rounding of a processor decides.
     """
     case = run(case)
     output = case.output
@@ -120,9 +120,9 @@ def test_result_masks(case):
     rows, columns = output.image_sizes[0].tolist()
     cut = canvas[..., :rows, :columns]
     full = F.interpolate(cut, size=expected.shape[-2:], mode="bilinear", align_corners=False)
-    differs = (full > 0) != expected
-    assert differs.sum() <= 1
-    assert (full[differs].abs() < 1e-4).all()
+    undecided = full.abs() < 1e-4
+    assert torch.equal((full > 0)[~undecided], expected[~undecided])
+    assert undecided.float().mean() < 1e-4
 
 
 @pytest.mark.parametrize(("masks", "centers"), [("masks", "xy"), ("masks_rescaled_45x61", "xy_after_rescale_45x61")])
