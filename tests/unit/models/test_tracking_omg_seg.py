@@ -283,8 +283,7 @@ def test_a_track_whose_proposal_is_not_shown_goes_on_with_another():
     old, young, wide, beside = (square(0, column, side=8) for column in (0, 5, 5, 6))
     wide[:8, 4] = 5.0
     (older,) = proposal_step(memory, (old, 0, 0.6)).values()
-    for _ in range(2):
-        _, younger = proposal_step(memory, (old, 0, 0.6), (young, 1, 0.9)).values()
+    _, younger = proposal_step(memory, (old, 0, 0.6), (young, 1, 0.9)).values()
     assert older.times_seen > younger.times_seen
     assert proposal_step(memory, (old, 0, 0.6), (wide, 1, 0.9), (beside, 1, 0.9)) == {0: older, 2: younger}
 
