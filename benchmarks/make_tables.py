@@ -225,7 +225,7 @@ def video(report: dict[str, Any]) -> str:
     for part, machine in report["machines"].items():
         setup = f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}"
         measured.setdefault(setup, []).append(part)
-    where = "; ".join(f"{' and '.join(some)}: {setup}" for setup, some in measured.items())
+    where = "; ".join(f"{', '.join(some)}: {setup}" for setup, some in measured.items())
     parts.append(
         f"Bundled weights in float32, {where}. Rendered videos, panoptic where nothing else is said, by "
         f"`{report['command']}`."

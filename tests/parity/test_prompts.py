@@ -120,9 +120,9 @@ def test_result_masks(case):
     rows, columns = output.image_sizes[0].tolist()
     cut = canvas[..., :rows, :columns]
     full = F.interpolate(cut, size=expected.shape[-2:], mode="bilinear", align_corners=False)
-    undecided = full.abs() < 1e-4
-    assert torch.equal((full > 0)[~undecided], expected[~undecided])
-    assert undecided.float().mean() < 1e-4
+    differs = (full > 0) != expected
+    assert differs.sum() <= 2
+    assert (full[differs].abs() < 1e-4).all()
 
 
 @pytest.mark.parametrize(("masks", "centers"), [("masks", "xy"), ("masks_rescaled_45x61", "xy_after_rescale_45x61")])

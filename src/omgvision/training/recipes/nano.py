@@ -40,6 +40,7 @@ from omgvision.training.guidance import WordGuidance, frequent_words, sentence_e
 from omgvision.training.objective import SegmentationObjective
 from omgvision.training.probe import Probe, evenly
 from omgvision.training.recipe import ObjectiveSettings, OptimizerSettings, Recipe, Stage
+from omgvision.training.validation import processor_of
 from omgvision.training.words import FixedWords, LearnedWords
 
 
@@ -112,8 +113,8 @@ def nano_joint() -> NanoRecipe:
 def nano_prompts() -> NanoRecipe:
     """Clicks and boxes alone, from the weights of `nano_joint`: only what turns prompts into queries learns.
 
-    `omg train nano_prompts start=runs/nano_joint/weights data=DATA out=runs/nano_prompts`. What is segmented without
-    prompts stays as it is, bit for bit.
+    `omg train nano_prompts start=runs/nano_joint/weights data=DATA out=runs/nano_prompts`; without `start`, from the
+    bundled weights. What is segmented without prompts stays as it is, bit for bit.
     """
     base = nano_joint()
     return replace(
@@ -327,8 +328,7 @@ def prompt_objective(recipe: NanoRecipe) -> SegmentationObjective:
 
 def export_prompts(objective: SegmentationObjective, recipe: NanoRecipe) -> Path:
     """The folder of `recipe.start` with what was learned about prompts."""
-    processor = load(recipe.start, device="cpu").processor
-    return export_same_vocabulary(objective.model, recipe.out / WEIGHTS, processor=processor)
+    return export_same_vocabulary(objective.model, recipe.out / WEIGHTS, processor=processor_of(objective))
 
 
 def pretrained_backbone() -> dict[str, Tensor]:
