@@ -1,5 +1,6 @@
 """The memory of tracks, on queries made by hand: squares with directions for features."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -98,6 +99,27 @@ def test_a_lost_object_that_returns_elsewhere(direction, label, returns):
     found, _ = step(memory, frame((square(11, 2), direction, label), RIGHT))
     assert (found is left) == returns
     assert found.times_seen == (2 if returns else 1)
+
+
+def test_of_two_lost_tracks_that_are_alike_the_one_known_for_longer_returns():
+    """An object that was lost and begun anew is remembered twice, and the later memory may be the more alike."""
+
+    def turned(degrees: float) -> QueryPrediction:
+        direction = torch.zeros(1, WIDTH)
+        direction[0, :2] = torch.tensor([math.cos(math.radians(degrees)), math.sin(math.radians(degrees))])
+        return replace(frame(LEFT), query_features=direction)
+
+    def wait() -> None:
+        for _ in range(tracking.ACTIVE_FRAMES + 1):
+            step(memory, frame(NOTHING), seen=[])
+
+    memory = TrackMemory()
+    (old,) = [step(memory, turned(0)) for _ in range(50)][-1]
+    wait()
+    (young,) = step(memory, turned(50))
+    assert young is not old
+    wait()
+    assert step(memory, turned(27)) == [old], "23 degrees from the young one"
 
 
 def test_only_what_is_visible_continues_a_track():
@@ -286,6 +308,25 @@ def test_a_track_whose_proposal_is_not_shown_goes_on_with_another():
     _, younger = proposal_step(memory, (old, 0, 0.6), (young, 1, 0.9)).values()
     assert older.times_seen > younger.times_seen
     assert proposal_step(memory, (old, 0, 0.6), (wide, 1, 0.9), (beside, 1, 0.9)) == {0: older, 2: younger}
+
+
+def test_inside_of_where_a_followed_track_was_lately_nothing_new_begins():
+    """Two objects were seen as one: a part of one of them that is seen as well is not an object that came."""
+    memory = TrackMemory()
+    wide, edge = square(2, 2, side=8), torch.full((GRID, GRID), -5.0)
+    edge[2:10, 9] = 5.0
+    narrow = torch.where(edge > 0, -5.0, wide)
+    (track,) = proposal_step(memory, (wide, 0, 0.6)).values()
+    for mask in (wide, *[narrow] * tracking.INSIDE_FRAMES):
+        assert proposal_step(memory, (mask, 0, 0.6), (edge, 3, 0.55)) == {0: track}
+    assert len(proposal_step(memory, (narrow, 0, 0.6), (edge, 3, 0.55))) == 2, "it stays where the other was"
+
+
+def test_what_is_surer_than_the_track_that_it_lies_in_is_a_new_object():
+    memory = TrackMemory()
+    (track,) = proposal_step(memory, (square(2, 2, side=8), 0, 0.6)).values()
+    shown = proposal_step(memory, (square(2, 2, side=8), 0, 0.6), (square(4, 4), 3, 0.65))
+    assert shown[0] is track and len(shown) == 2
 
 
 def test_those_that_began_together_may_overlap():

@@ -37,12 +37,21 @@ DUPLICATE_OVERLAP = 0.3
 """IoU with one that continues a track from which a proposal is no new object, and no track that is known for less long.
 """
 
+INSIDE_SHARE, INSIDE_FRAMES = 0.8, 8
+"""Share of a proposal that lies in places that one followed track had in the last so many frames from which it is no
+new object, unless it is surer than the track. Where a model sees two objects as one, it often sees a part of one of
+them for some frames as well."""
+
 ACTIVE_FRAMES = 5
 """A track that was not seen for this many frames is lost: its last mask no longer says where to look."""
 
 REIDENTIFICATION_THRESHOLD = 0.8
 """A new segment is a lost track that returns if their likeness by features and classes alone (weighted as above) is at
 least this; otherwise a track is born."""
+
+SENIORITY, SENIOR_FRAMES = 0.1, 100
+"""By how much likeness, at most, a lost track that was seen in many frames goes before one that was seen in few: half
+of it for one that was seen in `SENIOR_FRAMES`. An object that was lost and begun anew is remembered twice."""
 
 TRACK_LIMIT = 256
 """Tracks that are remembered, lost ones included. The one that was not seen for the longest time dies first."""
@@ -65,6 +74,7 @@ class Track:
         iou_logit: objectness, voted likewise.
         mask: bool [h,w], where it was in the last frame of the clip in which it was seen last.
         last_seen: number of that frame.
+        last_covered: int32 [h,w], number of the last frame in which it covered a place; -1 where it never did.
         times_seen: frames; of a clip in which it was seen, all.
         ids: what it is called, by class: a query that stands for several classes is several instances. None is its
             first name.
@@ -75,6 +85,7 @@ class Track:
     iou_logit: Tensor
     mask: Tensor
     last_seen: int
+    last_covered: Tensor
     times_seen: int
     ids: dict[int | None, int] = field(default_factory=dict)
 
@@ -84,8 +95,8 @@ class TrackMemory:
     vote on their classes; when it is known which queries are seen in the result, `remember` stores those. A clip is
     joined to those before it by its first frame, and to those after it by its last one.
 
-    Memory and time do not depend on the length of the video: at most `TRACK_LIMIT` tracks of C + K floats and one
-    stride-4 mask are held.
+    Memory and time do not depend on the length of the video: at most `TRACK_LIMIT` tracks of C + K floats and two
+    stride-4 grids are held.
     """
 
     def __init__(self) -> None:
@@ -131,7 +142,8 @@ class TrackMemory:
             The prediction with more queries, the parts that continue a track, and with the objectness of those that are
             to be shown, -inf for the others. One that continues a track has what the track's frames voted, more than
             `CONTINUED_SHARE` of the threshold; one that is new exceeds the threshold. Neither lies where another has
-            been followed for longer (`DUPLICATE_OVERLAP`).
+            been followed for longer (`DUPLICATE_OVERLAP`), and none that is new inside of where one that is followed
+            was lately, unless it is surer than that (`INSIDE_SHARE`).
         """
         self._start(prediction)
         least = CONTINUED_SHARE * threshold
@@ -155,8 +167,21 @@ class TrackMemory:
         new = prediction.iou_logits.float().sigmoid().cpu() > threshold
         new[rows] = False
         new &= ~(duplicates & shown).any(1)
+        new &= ~self._inside(prediction).cpu()
         logits[new] = prediction.iou_logits[new]
         return replace(prediction, iou_logits=logits)
+
+    def _inside(self, prediction: QueryPrediction) -> Tensor:
+        """Bool [Q]: in the first frame, it lies where a followed track was lately, and is no surer than that."""
+        tracks = list(self._matched.values())
+        if not tracks:
+            return torch.zeros_like(prediction.iou_logits, dtype=torch.bool)
+        masks = (prediction.mask_logits[:, 0] > 0).flatten(1).float()
+        covered = torch.stack([track.last_covered for track in tracks])
+        lately = (covered >= max(0, self._clip.start - INSIDE_FRAMES)).flatten(1).float()
+        lies_there = masks @ lately.T > INSIDE_SHARE * masks.sum(1, keepdim=True)
+        surer = prediction.iou_logits[:, None] > torch.stack([track.iou_logit for track in tracks])
+        return (lies_there & ~surer).any(1)
 
     def _with_parts(self, rows: Sequence[int]) -> QueryPrediction:
         """Adds a query for each track of the last frames that none continues as a whole, if a part of one does.
@@ -203,17 +228,22 @@ class TrackMemory:
         for row in seen:
             track = found.get(row)
             features = F.normalize(now.query_features[row].float(), dim=0)
-            mask = now.mask_logits[row, -1] > 0
+            masks = now.mask_logits[row] > 0
             if track is None:
                 classes, objectness = now.class_logits[row].clone(), now.iou_logits[row].clone()
-                track = Track(features, classes, objectness, mask, last_seen=last, times_seen=frames)
+                nowhere = torch.full_like(masks[-1], -1, dtype=torch.int32)
+                track = Track(
+                    features, classes, objectness, masks[-1], last_seen=last, last_covered=nowhere, times_seen=frames
+                )
                 self.tracks.append(track)
             else:
                 track.features = F.normalize(features.lerp(track.features, FEATURE_MOMENTUM**frames), dim=0)
                 track.class_logits = self._vote(track, track.class_logits, now.class_logits[row])
                 track.iou_logit = self._vote(track, track.iou_logit, now.iou_logits[row])
-                track.mask, track.last_seen = mask, last
+                track.mask, track.last_seen = masks[-1], last
                 track.times_seen += frames
+            for number, mask in zip(self._clip, masks, strict=True):
+                track.last_covered[mask] = number
             tracks[row] = track
         if len(self.tracks) > TRACK_LIMIT:
             self.tracks = sorted(self.tracks, key=lambda track: -track.last_seen)[:TRACK_LIMIT]
@@ -253,14 +283,17 @@ class TrackMemory:
         classes = _class_shares(prediction.class_logits[queries])
         expected = _class_shares(torch.stack([track.class_logits for track in tracks]))
         likeness = FEATURE_WEIGHT * features @ remembered.T + CLASS_WEIGHT * classes.sqrt() @ expected.sqrt().T
+        preference = likeness.new_zeros(len(tracks))
         if by_mask:
             masks = torch.stack([track.mask for track in tracks])
             overlaps = mask_ious(prediction.mask_logits[queries, 0] > 0, masks)
             likeness = torch.where(overlaps < least_overlap, 0.0, likeness + MASK_WEIGHT * overlaps)
         else:
             likeness = likeness / (FEATURE_WEIGHT + CLASS_WEIGHT)
+            frames = torch.tensor([track.times_seen for track in tracks]).to(likeness)
+            preference = SENIORITY * frames / (frames + SENIOR_FRAMES)
         # Pairs under the threshold are worth nothing, so that they do not cost others their partner.
-        worth = (likeness - threshold).clamp_min(0).double().cpu().numpy()
+        worth = torch.where(likeness > threshold, likeness - threshold + preference, 0.0).double().cpu().numpy()
         pairs = zip(*linear_sum_assignment(worth, maximize=True), strict=True)
         return {rows[row]: tracks[column] for row, column in pairs if worth[row, column] > 0}
 
