@@ -72,8 +72,7 @@ class Track:
         features: [C], mean direction of its query features.
         class_logits: [K+1], voted over the frames that it was seen in.
         iou_logit: objectness, voted likewise.
-        mask: bool [h,w], where it was in the last frame of the clip in which it was seen last.
-        last_seen: number of that frame.
+        last_seen: number of the last frame of the clip in which it was seen last.
         last_covered: int32 [h,w], number of the last frame in which it covered a place; -1 where it never did.
         times_seen: frames; of a clip in which it was seen, all.
         ids: what it is called, by class: a query that stands for several classes is several instances. None is its
@@ -83,11 +82,15 @@ class Track:
     features: Tensor
     class_logits: Tensor
     iou_logit: Tensor
-    mask: Tensor
     last_seen: int
     last_covered: Tensor
     times_seen: int
     ids: dict[int | None, int] = field(default_factory=dict)
+
+    @property
+    def mask(self) -> Tensor:
+        """Bool [h,w], where it was in the frame `last_seen`."""
+        return self.last_covered == self.last_seen
 
 
 class TrackMemory:
@@ -95,8 +98,8 @@ class TrackMemory:
     vote on their classes; when it is known which queries are seen in the result, `remember` stores those. A clip is
     joined to those before it by its first frame, and to those after it by its last one.
 
-    Memory and time do not depend on the length of the video: at most `TRACK_LIMIT` tracks of C + K floats and two
-    stride-4 grids are held.
+    Memory and time do not depend on the length of the video: at most `TRACK_LIMIT` tracks of C + K floats and one
+    stride-4 grid are held.
     """
 
     def __init__(self) -> None:
@@ -167,20 +170,25 @@ class TrackMemory:
         new = prediction.iou_logits.float().sigmoid().cpu() > threshold
         new[rows] = False
         new &= ~(duplicates & shown).any(1)
-        new &= ~self._inside(prediction).cpu()
+        new &= ~self._inside(masks[:, 0], prediction.iou_logits).cpu()
         logits[new] = prediction.iou_logits[new]
         return replace(prediction, iou_logits=logits)
 
-    def _inside(self, prediction: QueryPrediction) -> Tensor:
-        """Bool [Q]: in the first frame, it lies where a followed track was lately, and is no surer than that."""
+    def _inside(self, masks: Tensor, iou_logits: Tensor) -> Tensor:
+        """Bool [Q]: who lies where a followed track was lately, and is no surer than that.
+
+        Args:
+            masks: bool [Q,h,w], in the first frame of the clip.
+            iou_logits: [Q].
+        """
         tracks = list(self._matched.values())
         if not tracks:
-            return torch.zeros_like(prediction.iou_logits, dtype=torch.bool)
-        masks = (prediction.mask_logits[:, 0] > 0).flatten(1).float()
+            return torch.zeros_like(iou_logits, dtype=torch.bool)
         covered = torch.stack([track.last_covered for track in tracks])
-        lately = (covered >= max(0, self._clip.start - INSIDE_FRAMES)).flatten(1).float()
-        lies_there = masks @ lately.T > INSIDE_SHARE * masks.sum(1, keepdim=True)
-        surer = prediction.iou_logits[:, None] > torch.stack([track.iou_logit for track in tracks])
+        lately = covered >= max(0, self._clip.start - INSIDE_FRAMES)
+        areas = masks.flatten(1).float()
+        lies_there = areas @ lately.flatten(1).float().T > INSIDE_SHARE * areas.sum(1, keepdim=True)
+        surer = iou_logits[:, None] > torch.stack([track.iou_logit for track in tracks])
         return (lies_there & ~surer).any(1)
 
     def _with_parts(self, rows: Sequence[int]) -> QueryPrediction:
@@ -228,21 +236,18 @@ class TrackMemory:
         for row in seen:
             track = found.get(row)
             features = F.normalize(now.query_features[row].float(), dim=0)
-            masks = now.mask_logits[row] > 0
             if track is None:
                 classes, objectness = now.class_logits[row].clone(), now.iou_logits[row].clone()
-                nowhere = torch.full_like(masks[-1], -1, dtype=torch.int32)
-                track = Track(
-                    features, classes, objectness, masks[-1], last_seen=last, last_covered=nowhere, times_seen=frames
-                )
+                nowhere = torch.full_like(now.mask_logits[row, -1], -1, dtype=torch.int32)
+                track = Track(features, classes, objectness, last_seen=last, last_covered=nowhere, times_seen=frames)
                 self.tracks.append(track)
             else:
                 track.features = F.normalize(features.lerp(track.features, FEATURE_MOMENTUM**frames), dim=0)
                 track.class_logits = self._vote(track, track.class_logits, now.class_logits[row])
                 track.iou_logit = self._vote(track, track.iou_logit, now.iou_logits[row])
-                track.mask, track.last_seen = masks[-1], last
+                track.last_seen = last
                 track.times_seen += frames
-            for number, mask in zip(self._clip, masks, strict=True):
+            for number, mask in zip(self._clip, now.mask_logits[row] > 0, strict=True):
                 track.last_covered[mask] = number
             tracks[row] = track
         if len(self.tracks) > TRACK_LIMIT:
